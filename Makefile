@@ -1,0 +1,50 @@
+# make demo   the whole chain on demo posters, results in runs/
+# make test   every chapter, every job, and the tests
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.PHONY: demo test install lab
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+INSTALLED := $(VENV)/.installed
+
+export PATH := $(BIN):$(PATH)
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+install: $(INSTALLED)
+
+$(INSTALLED): settings.ini setup.py pyproject.toml
+	@echo 'Installing into $(VENV); a few minutes'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+# demo.yaml, given last, shrinks each stage to what two CPU cores do in a minute
+demo: install
+	@unset ROOT_PATH
+	stage() { echo "== $$2"; papermill --log-level WARNING --no-progress-bar "nbs/$$1.ipynb" "runs/$$2.ipynb" "$${@:3}"; }
+	started=$$SECONDS
+	stage lr_find demo_lrf_head -f params/lrf_head.yaml -f params/demo.yaml -p experiment_name demo_lrf_head
+	stage train demo_head -f params/head.yaml -f params/demo.yaml -p experiment_name demo_head
+	stage lr_find demo_lrf_full -f params/lrf_full.yaml -f params/demo.yaml -p experiment_name demo_lrf_full -p checkpoint_name demo_head
+	stage train demo_full -f params/full.yaml -f params/demo.yaml -p experiment_name demo_full -p checkpoint_name demo_head
+	stage swa demo_full_swa -f params/full.yaml -f params/demo.yaml -p experiment_name demo_full -p checkpoint_name demo_head
+	stage to_torchscript demo_full_ts -f params/full.yaml -f params/demo.yaml -p experiment_name demo_full -p checkpoint_name demo_head
+	stage predict demo_predict -p model runs/demo_full/model.ts -p images runs/demo_posters_600/Images -p output runs/demo_full/predictions.csv -p overwrite true
+	python -c "from postergenre.report import results_table; print(results_table(['demo_lrf_head', 'demo_head', 'demo_lrf_full', 'demo_full']).T.to_string())"
+	echo "The demo took $$((SECONDS - started)) s. Results: runs/demo_*; executed notebooks: runs/demo_*.ipynb"
+
+# a temporary runs folder, so that each test run starts from nothing; one thread each, for two notebooks at a time
+test: install
+	@export RUNS_PATH=$$(mktemp -d) OMP_NUM_THREADS=1
+	trap 'rm -rf "$$RUNS_PATH"' EXIT
+	unset ROOT_PATH
+	nbdev_test --n_workers 2 2>&1 | tee "$$RUNS_PATH/nbdev_test.log"
+	grep -q 'Success' "$$RUNS_PATH/nbdev_test.log" # it exits 0 where it found no notebook at all
+	python -m pytest
+
+lab: install
+	jupyter lab --ServerApp.ip=127.0.0.1 nbs

@@ -1,0 +1,65 @@
+"""Bad parameters end a job before any training: exit code, and a sentence that says what to do."""
+
+import pytest
+from conftest import ROOT, SMALL
+
+from postergenre import config
+
+BAD = {
+    "unknown name": ({"n_epoch": 5}, ["`n_epoch` (given: 5) is not a parameter", "Did you mean `n_epochs`?"]),
+    "wrong type": ({"batch_size": "many"}, ["`batch_size`: given 'many'", "a whole number, at least 1"]),
+    "YAML's off": ({"scheduler": False}, ["`scheduler`: given False", "text"]),
+    "impossible value": ({"split_fractions": [0.9, 0.2, 0.1]}, ["given [0.9, 0.2, 0.1]", "add up to 1"]),
+    "unknown loss": ({"loss": "focall"}, ["focall", "focal"]),
+    "unknown model": ({"model_name": "resnet19"}, ["resnet19", "resnet18"]),
+    "unknown callback": ({"callbacks": ["freez"]}, ["freez", "freeze"]),
+    "unknown argument": ({"optimizer_kwargs": {"lr": 0.1, "weight_deca": 0}}, ["weight_deca", "weight_decay"]),
+    "unknown metric": ({"valid_metric": "macro_app"}, ["`valid_metric`", "macro_ap"]),
+    "no such checkpoint": ({"checkpoint_name": "nowhere"}, ["There is no checkpoint `nowhere`"]),
+    "no such folder": ({"root_path": "no/such/folder"}, ["no/such/folder"]),
+    "unknown recipe": ({"augmentations": "lite"}, ["lite", "light"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_prepare_refuses(case, runs, monkeypatch):
+    from postergenre.training import prepare
+
+    monkeypatch.setenv("RUNS_PATH", str(runs))
+    monkeypatch.delenv("ROOT_PATH", raising=False)
+    monkeypatch.chdir(ROOT)
+    values, parts = BAD[case]
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        prepare(config.make_params({**SMALL, "experiment_name": "bad", **values}))
+    message = str(caught.value)
+    assert all(part in message for part in parts), message
+    assert not (runs / "bad" / "state.pth").exists()
+    assert not list((runs / "bad").glob("*.pth")) if (runs / "bad").exists() else True
+
+
+def test_the_command_line_fails_with_the_sentence_and_no_run(papermill, runs):
+    done = papermill("train", "typo", **{**SMALL, "experiment_name": "typo", "n_epoch": 5, "optimiser": "Adam"})
+    assert done.returncode != 0
+    assert "`n_epoch` (given: 5) is not a parameter. Did you mean `n_epochs`?" in done.stderr
+    assert "`optimiser` (given: 'Adam') is not a parameter. Did you mean `optimizer`?" in done.stderr
+    assert not (runs / "typo").exists()
+
+
+def test_yaml_exponents_are_numbers():
+    params = config.make_params({"gradient_clip": "1e-1", "scheduler_kwargs": {"max_lr": "5E-4"}})
+    assert params.gradient_clip == 0.1 and params.scheduler_kwargs == {"max_lr": 0.0005}
+
+
+def test_environment_variables_reach_a_job(papermill, environment, tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import os, cv2, torch, postergenre.training, postergenre.config as c;"
+        "print(torch.get_num_threads(), torch.cuda.is_available(), c.data_root(c.Params()))"
+    )
+    set_to = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ROOT_PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env={**environment, **set_to}, capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "False", str(tmp_path.resolve())], done.stderr
+    missing = papermill("train", "noroot", env={"ROOT_PATH": str(tmp_path / "gone")}, experiment_name="noroot")
+    assert missing.returncode != 0 and "gone" in missing.stderr

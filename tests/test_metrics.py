@@ -1,0 +1,90 @@
+"Metrics against scikit-learn on many random tables: ties, one poster, rare genres, weights."
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from postergenre.metrics import (
+    average_precision,
+    counted_genres,
+    decide,
+    genre_table,
+    headline,
+    paired_bootstrap,
+    rank_labels,
+    rank_posters,
+    roc_auc,
+    tune_thresholds,
+)
+
+
+def random_posters(seed):
+    "A table of random size, skill and coarseness of scores; every genre has a positive and a negative."
+    rng = np.random.default_rng(seed)
+    n_posters, n_genres = int(rng.integers(2, 300)), int(rng.integers(1, 9))
+    targets = (rng.random((n_posters, n_genres)) < rng.uniform(0.02, 0.98, n_genres)).astype(float)
+    targets[0], targets[-1] = 1, 0
+    scores = np.clip(0.3 * rng.random() * targets + rng.random(targets.shape), 0, 1)
+    return targets, scores.round(int(rng.integers(1, 9))).astype(np.float32), rng
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_ap_and_auc_are_those_of_scikit_learn(seed):
+    targets, scores, rng = random_posters(seed)
+    weights = rng.integers(0, 3, len(targets)).astype(float)
+    weights[[0, -1]] += 1  # keeps a positive and a negative
+    for weight in (None, weights):
+        for ours, theirs in [(average_precision, average_precision_score), (roc_auc, roc_auc_score)]:
+            expected = theirs(targets, scores, average=None, sample_weight=weight)
+            assert np.allclose(ours(rank_posters(targets, scores), weight), expected, rtol=0, atol=1e-12)
+            expected = theirs(targets, scores, average="micro", sample_weight=weight)
+            assert np.allclose(ours(rank_labels(targets, scores), weight), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_headline_is_the_mean_over_the_counted_genres(seed):
+    targets, scores, rng = random_posters(seed)
+    genres = [f"genre {number}" for number in range(targets.shape[1])]
+    counted, cut = counted_genres(targets, 3), rng.random()
+    if not counted.any():
+        pytest.skip("a table without a counted genre")
+    result = headline(targets, scores, genres, cut, min_positives=3)
+    kept, ranked, decisions = targets[:, counted], scores[:, counted], decide(scores, cut)[:, counted]
+    assert result["macro_ap"] == pytest.approx(average_precision_score(kept, ranked, average="macro"), abs=1e-12)
+    assert result["micro_auc"] == pytest.approx(roc_auc_score(kept, ranked, average="micro"), abs=1e-12)
+    for average in ("macro", "micro"):
+        expected = f1_score(kept, decisions, average=average, zero_division=0) if kept.shape[1] > 1 else None
+        if expected is not None:
+            assert result[f"{average}_f1"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_genre_without_positives_never_reaches_an_average():
+    targets, scores, _ = random_posters(3)
+    genres = [f"genre {number}" for number in range(targets.shape[1])]
+    before = headline(targets, scores, genres, min_positives=1)
+    targets, scores = np.insert(targets, 0, 0, axis=1), np.insert(scores, 0, 0.9, axis=1)
+    after = headline(targets, scores, ["absent", *genres], min_positives=1)
+    assert after == before | {"n_genres_total": len(genres) + 1}
+    table = genre_table(targets, scores, ["absent", *genres], min_positives=1)
+    assert np.isnan(table.loc["absent", "auc"]) and not table.loc["absent", "counted"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_threshold_beats_the_tuned_one(seed):
+    targets, scores, _ = random_posters(seed)
+    tuned = tune_thresholds(targets, scores, min_positives=1)
+    for column in range(targets.shape[1]):
+        truth = targets[:, column]
+        candidates = np.append(np.unique(scores[:, column]), 1)
+        yes = scores[:, [column]] >= candidates  # (posters, candidates)
+        best = (2 * truth @ yes / (yes.sum(axis=0) + truth.sum())).max()
+        chosen = decide(scores[:, [column]], tuned[column]).ravel()
+        assert f1_score(truth, chosen) == pytest.approx(best, abs=1e-12)
+        if (scores[:, column] == np.float32(tuned[column])).any():  # only where there is nothing below it
+            assert tuned[column] == 0
+
+
+def test_a_paired_comparison_needs_the_same_posters():
+    targets, scores, _ = random_posters(5)
+    with pytest.raises(ValueError, match="must both be"):
+        paired_bootstrap(targets, scores, scores[:-1], [f"{n}" for n in range(targets.shape[1])], min_positives=1)

@@ -1,0 +1,60 @@
+"""The README's commands are real, and its figures were written by a job, not by hand."""
+
+import re
+import shlex
+
+from conftest import ROOT
+
+from postergenre import config
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [shlex.split(line) for line in README.splitlines() if line.startswith("papermill ")]
+
+
+def test_the_commands_name_notebooks_params_and_parameters_that_exist():
+    assert len(COMMANDS) >= 7
+    for command in COMMANDS:
+        notebook = ROOT / command[1]
+        assert notebook.is_file(), notebook
+        for flag, value in zip(command, command[1:], strict=False):
+            if flag == "-f":
+                config.read_params_file(ROOT / value)
+            if flag == "-p":
+                schema = config.PredictParams if notebook.stem == "predict" else config.Params
+                assert value in schema.model_fields, value
+
+
+def test_the_stages_come_in_their_order():
+    jobs = [command[1].removeprefix("nbs/").removesuffix(".ipynb") for command in COMMANDS]
+    assert jobs[:7] == ["lr_find", "train", "lr_find", "train", "swa", "to_torchscript", "predict"]
+
+
+def test_make_knows_the_targets():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert {target for target in re.findall(r"make (\w+)", README) if target != "sure"} <= targets
+
+
+def test_the_files_named_are_those_that_a_run_leaves(chain):
+    named = set(
+        re.findall(r"`([\w.]+\.(?:csv|json|yaml|pth|ts|pt2))`", README.split("## Where results lie")[1].split("##")[0])
+    )
+    made = {path.name for stage in ("full", "lrf_full") for path in (chain / stage).iterdir()}
+    assert named <= made, named - made
+
+
+def test_memory_stays_flat_over_epochs(runs, monkeypatch):
+    import psutil
+
+    from postergenre.training import create_run, seed_epoch, train_epoch
+
+    monkeypatch.setenv("RUNS_PATH", str(runs))
+    monkeypatch.delenv("ROOT_PATH", raising=False)
+    small = {"n_demo_posters": 200, "img_size": [64, 48], "batch_size": 16, "num_workers": 0, "min_positives": 3,
+             "split_fractions": [0.6, 0.2, 0.2], "model_name": "test_efficientnet", "pretrained": False}  # fmt: skip
+    run = create_run(config.make_params(small), runs / "memory")
+    used = []
+    for _ in range(12):
+        seed_epoch(run)
+        train_epoch(run)
+        used.append(psutil.Process().memory_info().rss / 2**20)
+    assert max(used[6:]) - used[3] < 60, used
