@@ -66,7 +66,8 @@ class Run:
     validation: Evaluation | None = None  # of the last finished epoch
     thresholds: np.ndarray | None = None  # (genres,), tuned on that validation
     stop: str = ""  # why to end after this epoch; empty: go on
-    start_report: pd.DataFrame | None = None  # what did not match in the checkpoint started from
+    start: dict[str, str] | None = None  # the checkpoint started from: name and SHA-256
+    start_report: pd.DataFrame | None = None  # what did not match in it
     lock: Any = None  # held while this process writes the run
 
     @property

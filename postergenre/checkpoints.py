@@ -73,11 +73,17 @@ def load_checkpoint(
 
 
 def find_checkpoint(
-    name: str,  # a path, absolute or relative to where one stands or to runs/; a run's name means its best checkpoint
+    name: str,  # a path, absolute or relative to where one stands or to runs/; a run's name: its best, once it is whole
 ) -> Path:
-    "The checkpoint file meant by `name`; raises `FileNotFoundError` with the places looked at."
-    places = [resolve_path(name), runs_path() / name, runs_path() / name / "model.best.pth"]
+    "The checkpoint file meant by `name`; raises `FileNotFoundError` with the places looked at, or `ConfigError`."
+    best = runs_path() / name / "model.best.pth"
+    places = [resolve_path(name), runs_path() / name, best]
     found = next((place for place in places if place.is_file()), None)
+    if found == best and not (best.parent / "summary.json").is_file():
+        raise ConfigError(
+            f"`checkpoint_name`: the run {name} is not finished. Let it finish, or name the file you want: "
+            f"{name}/model.best.pth."
+        )
     if found is None:
         raise FileNotFoundError(
             f"There is no checkpoint `{name}`. Looked for: {', '.join(map(str, places))}. "

@@ -6,7 +6,8 @@
 __all__ = ['EXPONENT', 'Flag', 'Number', 'Kwargs', 'RUN_NAME', 'NEUTRAL', 'plain_number', 'plain_flag', 'parameter', 'Schema',
            'DataParams', 'InputParams', 'ModelParams', 'TrainingParams', 'LaterParams', 'Params', 'PredictParams',
            'PickParams', 'kind_of', 'describe', 'ConfigError', 'nearest', 'make_params', 'read_parameters',
-           'parameters_cell', 'read_params_file', 'write_params_file', 'run_folder', 'differences', 'data_root']
+           'parameters_cell', 'read_params_file', 'write_params_file', 'run_folder', 'differences', 'data_root',
+           'with_root']
 
 # %% ../nbs/01_config.ipynb #d39b04f7
 import difflib
@@ -385,3 +386,11 @@ def data_root(
     "The data folder: `root_path`, or the environment's `ROOT_PATH`, or `None` (demo posters)."
     given = params.root_path or os.environ.get("ROOT_PATH")
     return resolve_path(given) if given else None
+
+# %% ../nbs/01_config.ipynb #2f11c94f
+def with_root(
+    params: Params,
+) -> Params:
+    "The same with the data folder as resolved, so that a later stage finds it without the variable."
+    root = data_root(params)
+    return params if root is None else params.model_copy(update={"root_path": str(root)})

@@ -31,11 +31,19 @@ from postergenre.checkpoints import (
 )
 from .config import ConfigError, Params
 from .dataset import make_loader
-from .losses import create_loss
 from .metrics import headline, paired_bootstrap, tune_thresholds
 from .paths import write_json
 from .sampler import IterationSampler
-from .training import dataset_of, evaluate, evaluation_loader, finished_run, load_run_data, lock_run
+from postergenre.training import (
+    check_data,
+    dataset_of,
+    evaluate,
+    evaluation_loader,
+    finished_run,
+    load_run_data,
+    lock_run,
+    loss_of,
+)
 
 # %% ../nbs/15_swa.ipynb #6f1ddc72
 def average_states(
@@ -217,7 +225,7 @@ class Scorer:
         self.model = model_of(checkpoint).to(self.accelerator.device)
         self.layers = learnt_batch_norms(self.model, checkpoint["meta"]["frozen"])
         self.loader = self.accelerator.prepare(evaluation_loader(trained, data, "valid"))
-        self.loss = create_loss("bce").to(self.accelerator.device)
+        self.loss = loss_of(trained, data).to(self.accelerator.device)
 
     def evaluate(self) -> tuple[float, Evaluation]:
         "The value of `valid_metric` of the model as it is."
@@ -242,11 +250,7 @@ def _average(params: Params, trained: Params, folder: Path, paths: list[Path], w
     set_seed(trained.seed)
     data, checkpoints, metric = load_run_data(trained), [load_checkpoint(path) for path in paths], trained.valid_metric
     meta = checkpoints[0]["meta"]
-    if meta["split_hash"] != data.split_hash:
-        raise ConfigError(
-            f"The data of runs/{folder.name} have changed since it was trained; its checkpoints cannot be "
-            "compared on them. Train it anew with `overwrite: true`."
-        )
+    check_data(folder, meta, data)
     scorer = Scorer(trained, data, checkpoints[0], params.swa_bn_batches)
     best_single, single = scorer.evaluate()
     states = [checkpoint["model"] for checkpoint in checkpoints]

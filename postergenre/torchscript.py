@@ -32,7 +32,7 @@ from .checkpoints import load_checkpoint, model_of, versions
 from .config import ConfigError, Params
 from .dataset import PosterDataset, decode_poster
 from .paths import write_json, write_whole
-from .training import finished_run, load_run_data, lock_run
+from .training import check_data, finished_run, load_run_data, lock_run
 
 # %% ../nbs/16_torchscript.ipynb #d9ff0196
 def middle(
@@ -387,8 +387,9 @@ def export_run(
             "model.ts": load_torchscript(io.BytesIO(contents["model.ts"])),
             "model.pt2": load_program(io.BytesIO(contents["model.pt2"])),
         }
-        paths = load_run_data(trained).valid["path"].tolist()
-        table = parity_table(model, paths, img_size, meta["squash"], meta["thresholds"], files)
+        data = load_run_data(trained)
+        check_data(folder, meta, data)
+        table = parity_table(model, data.valid["path"].tolist(), img_size, meta["squash"], meta["thresholds"], files)
         check_parity(table)
         return write_export(folder, contents, made_from, notes, table)
 
