@@ -58,6 +58,7 @@ class Run:
     sampler: Any = None
     train_loader: Any = None
     valid_loader: Any = None
+    stored: Any = None  # `postergenre.features.StoredFeatures`, where the head learns on these
     ema: Any = None  # timm's ModelEmaV3, or None
     callbacks: list["Callback"] = field(default_factory=list)
     epoch: int = 0  # finished epochs
@@ -74,6 +75,10 @@ class Run:
     def evaluated(self) -> nn.Module:
         "The model whose weights are evaluated and stored: the average where there is one."
         return self.model if self.ema is None else self.ema.module
+
+    def learner(self, model: nn.Module) -> nn.Module:
+        "The part of the model that the loaders' batches are for: its head where they hold stored features."
+        return model if self.stored is None else model.head
 
     @property
     def whole(self) -> bool:

@@ -112,6 +112,12 @@ class InputParams(Schema):
         4, "batches an epoch; none: one pass over the posters", "batches", ge=1
     )
     num_workers: int | None = parameter(None, "loader processes; none: chosen for the machine", "processes", ge=0)
+    cache: Flag = parameter(True, "decode posters once, and keep them on disk for later epochs, stages and runs")
+    cache_path: str | None = parameter(None, "folder of the cache; none: runs/cache", min_length=1)
+    cache_limit: Number = parameter(20.0, "what the cache may take; what was used longest ago goes first", "GB", gt=0)
+    feature_views: int = parameter(
+        2, "stored augmented views of a poster while only the head learns; 0: no features are stored", "views", ge=0
+    )
 
     @field_validator("img_size")
     @classmethod
@@ -147,7 +153,12 @@ class TrainingParams(Schema):
     ema_decay: Number | None = parameter(
         None, "of an exponential moving average of the weights; none: no average", gt=0, lt=1
     )
-    mixed_precision: Literal["no", "fp16", "bf16"] = parameter("no", "precision of the forward pass")
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = parameter(
+        "auto", "precision of the forward pass; auto: bf16 where processor or GPU compute in it"
+    )
+    compile: Flag = parameter(
+        False, "torch.compile: a minute or more at the start, which only a run of many thousand steps earns back"
+    )
     valid_metric: str = parameter("macro_ap", "chooses the best checkpoint: macro_ap, micro_ap, macro_auc, ..., loss")
     callbacks: list[Any] = parameter(
         [], "freeze, early_stopping, checkpoints or your.module.Class: a name, or {name: arguments}"
@@ -361,7 +372,7 @@ def write_params_file(
         YAML().dump(commented, unfinished)
 
 # %% ../nbs/01_config.ipynb #f881586d
-NEUTRAL = ("overwrite", "num_workers")
+NEUTRAL = ("overwrite", "num_workers", "cache", "cache_path", "cache_limit")
 
 
 def run_folder(

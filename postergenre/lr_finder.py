@@ -19,14 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
 
 from .callbacks import SUMMARY, Run
 from .checkpoints import versions
 from .config import Params, run_folder, with_root, write_params_file
 from .paths import write_json, write_whole
 from .schedules import set_lr
-from .training import create_run, open_run, release, seed_epoch
+from .training import create_accelerator, create_run, open_run, release, seed_epoch
 
 # %% ../nbs/14_lr_finder.ipynb #014ebfba
 @contextmanager
@@ -207,7 +206,7 @@ def find_lr(
     "Runs the range test of an experiment and writes it; a finished one is read, not run again."
     if params.experiment_name == Params().experiment_name:  # a folder holds one job's results; that is the training's
         params = params.model_copy(update={"experiment_name": f"{params.experiment_name}_lr_find"})
-    params, accelerator = with_root(params), Accelerator(mixed_precision=params.mixed_precision)
+    params, accelerator = with_root(params), create_accelerator(params)
     folder, lock = run_folder(params), None
     if accelerator.is_main_process:
         folder, lock = open_run(params, ignored=("swa_", "export_"), job="lr_find")

@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
@@ -36,6 +35,7 @@ from .paths import write_json
 from .sampler import IterationSampler
 from postergenre.training import (
     check_data,
+    create_accelerator,
     dataset_of,
     evaluate,
     evaluation_loader,
@@ -221,7 +221,7 @@ class Scorer:
         bn_batches: int | None,  # to estimate statistics on; none: one pass over the training posters
     ):
         self.trained, self.data, self.bn_batches = trained, data, bn_batches
-        self.accelerator = Accelerator(mixed_precision=trained.mixed_precision)
+        self.accelerator = create_accelerator(trained)
         self.model = model_of(checkpoint).to(self.accelerator.device)
         self.layers = learnt_batch_norms(self.model, checkpoint["meta"]["frozen"])
         self.loader = self.accelerator.prepare(evaluation_loader(trained, data, "valid"))
