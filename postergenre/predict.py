@@ -233,6 +233,11 @@ def predict_folder(
     params: PredictParams,
 ) -> Predictions:
     "Predicts a folder and writes the table; raises `FileNotFoundError` or `ConfigError` before any work."
+    if params.images and not params.model:
+        raise ConfigError(
+            f"`images`: given {params.images}, but no `model`; that of the smoke run is for demo posters alone. Give a "
+            "model too, such as runs/full/model.ts."
+        )
     smoke = params.model is None and params.output == PredictParams().output
     output = runs_path() / params.output if smoke else resolve_path(params.output)
     check_output(output, params.overwrite or smoke)
