@@ -25,9 +25,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .annotations import PosterError, decode_poster
 from .checkpoints import load_checkpoint, model_of
 from .config import ConfigError, Params, PredictParams
-from .dataset import PosterError, decode_poster, fit_poster, make_loader
+from .dataset import fit_poster, make_loader
 from .demo import draw_demo_posters
 from .metrics import decide
 from .paths import resolve_path, runs_path, write_whole
