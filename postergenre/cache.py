@@ -28,7 +28,8 @@ from filelock import FileLock
 from IPython import get_ipython
 from IPython.display import HTML, display
 
-from .dataset import PosterError, load_poster
+from .annotations import PosterError
+from .dataset import load_poster
 from .paths import write_json
 
 # %% ../nbs/05_cache.ipynb #fc365c28

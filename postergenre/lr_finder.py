@@ -123,7 +123,8 @@ def suggest(
     "Reads a learning-rate range off a range test."
     if len(table) < 12:
         return Suggestion(
-            words=f"No suggestion: the loss diverged after {len(table)} steps. Start from a lower lrf_min_lr."
+            words=f"No suggestion: a range is read off 12 steps or more, and these are {len(table)}. Where the loss "
+            "diverged so early, start from a lower lrf_min_lr."
         )
     loss, lr = table["smoothed"].to_numpy(), table["lr"].to_numpy()
     raw, begin = table["loss"].to_numpy(), max(5, len(loss) // 5)

@@ -6,13 +6,15 @@
 __all__ = ['METRICS', 'check_scores', 'counted_genres', 'describe_counted', 'Ranking', 'rank_posters', 'rank_labels',
            'average_precision', 'roc_auc', 'check_thresholds', 'decide', 'count_decisions', 'divide', 'macro_f1',
            'micro_f1', 'measures_of', 'check_metric', 'constant_micro_f1', 'no_skill', 'counted_columns', 'headline',
-           'best_threshold', 'tune_thresholds', 'genre_table', 'resample_weights', 'basic_interval', 'bootstrap_spread',
-           'paired_bootstrap', 'headline_table', 'genre_spread']
+           'best_threshold', 'tune_thresholds', 'genre_table', 'TooFewPositives', 'resample_weights', 'resample',
+           'basic_interval', 'plain_interval', 'bootstrap_spread', 'paired_bootstrap', 'headline_table', 'genre_spread']
 
 # %% ../nbs/08_metrics.ipynb #d36fe2a6
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -362,12 +364,18 @@ def genre_table(
     return table.sort_values("positives", ascending=False, kind="stable")
 
 # %% ../nbs/08_metrics.ipynb #6b67b329
+class TooFewPositives(ValueError):
+    "Resamples keep losing a genre, so that there is no spread."
+
+
 def resample_weights(
     targets: np.ndarray,  # (posters, counted genres), 0 or 1
     n_resamples: int,  # how many to draw
     seed: int,  # the only source of randomness
 ) -> Iterator[np.ndarray]:
-    "Yields (posters,) float64 weights: how often each poster was drawn. Every genre keeps a positive and a negative."
+    """Yields (posters,) float64 weights: how often each poster was drawn. Every genre keeps a positive and a negative.
+
+    `TooFewPositives` where that is hardly to be had."""
     rng, n_posters, refused = np.random.default_rng(seed), len(targets), 0
     for _ in range(n_resamples):
         while True:
@@ -378,13 +386,26 @@ def resample_weights(
             refused += 1
             if refused > 10 * n_resamples:
                 rarest = targets.sum(axis=0).min()
-                raise ValueError(
+                raise TooFewPositives(
                     f"The rarest counted genre has {rarest:.0f} positives among {n_posters} posters, too few for a "
                     "bootstrap: resamples keep losing them. Raise min_positives, or measure on more posters."
                 )
         yield weights
 
 
+def resample(
+    measure: Callable[..., Any],  # of (posters,) weights; without them each poster counts once
+    targets: np.ndarray,  # (posters, counted genres), 0 or 1
+    n_resamples: int,
+    seed: int,
+) -> tuple[np.ndarray, str]:
+    "(resamples, ...) what `measure` gives on each, and ''; or NaN, and the reason why there is no spread."
+    try:
+        return np.array([measure(weights) for weights in resample_weights(targets, n_resamples, seed)]), ""
+    except TooFewPositives as error:
+        return np.full((2, *np.shape(measure())), np.nan), str(error)
+
+# %% ../nbs/08_metrics.ipynb #903365f8
 def basic_interval(
     value: float | np.ndarray,  # the metric on the posters themselves
     resampled: np.ndarray,  # (resamples, ...), the metric on each resample
@@ -394,21 +415,34 @@ def basic_interval(
     return {"sd": resampled.std(axis=0, ddof=1), "low": 2 * value - high, "high": 2 * value - low}
 
 
+def plain_interval(
+    value: float,  # the metric on the posters themselves
+    resampled: np.ndarray,  # (resamples,), the metric on each resample
+    reason: str,  # why there is no spread; empty: there is
+) -> dict[str, Any]:
+    "`basic_interval` as plain numbers; or three times None, and the reason."
+    if reason:
+        return dict.fromkeys(("sd", "low", "high")) | {"reason": reason}
+    return {name: float(end) for name, end in basic_interval(value, resampled).items()}
+
+
 def bootstrap_spread(
     targets,  # (posters, genres), 0 or 1
     scores,  # (posters, genres), between 0 and 1
     genres: Sequence[str],  # names of the columns
     metric: str = "macro_ap",  # a name from METRICS, except "loss"
-    n_resamples: int = 200,  # at least 2; 200 do for the sd, 1000 and more for the interval
+    n_resamples: int = 1000,  # at least 2; 200 do for the sd, 1000 and more for the interval
     seed: int = 0,  # of the resamples
     thresholds=None,  # of F1: one for all genres, or (genres,); None: 0.5
     min_positives: int = 10,  # posters that a genre needs to count
-) -> dict[str, float]:
-    "value, sd, low and high (95 %) of a metric, had other posters been drawn; the spread between runs is not in it."
+) -> dict[str, Any]:
+    """value, sd, low and high (95 %) of a metric, had other posters been drawn; the spread between runs is not in it.
+
+    Where positives are too few for a bootstrap, sd, low and high are None, and `reason` says so."""
     kept = counted_columns(targets, scores, genres, thresholds, min_positives)
     measure = measures_of(*kept)[check_metric(metric)]
-    resampled = np.array([measure(weights) for weights in resample_weights(kept[0], n_resamples, seed)])
-    return {"value": measure()} | {name: float(end) for name, end in basic_interval(measure(), resampled).items()}
+    resampled, reason = resample(measure, kept[0], n_resamples, seed)
+    return {"value": measure()} | plain_interval(measure(), resampled, reason)
 
 # %% ../nbs/08_metrics.ipynb #17f00583
 def paired_bootstrap(
@@ -417,22 +451,26 @@ def paired_bootstrap(
     scores_b,  # (posters, genres) of model b, on the same posters
     genres: Sequence[str],  # names of the columns
     metric: str = "macro_ap",  # a name from METRICS, except "loss"
-    n_resamples: int = 200,  # at least 2; 200 do for the sd, 1000 and more for the interval
+    n_resamples: int = 1000,  # at least 2; 200 do for the sd, 1000 and more for the interval
     seed: int = 0,  # of the resamples
     thresholds_a=None,  # of F1, model a: one for all genres, or (genres,); None: 0.5
     thresholds_b=None,  # of F1, model b
     min_positives: int = 10,  # posters that a genre needs to count
-) -> dict[str, float]:
-    "a, b, difference (b - a), its sd, low and high (95 %), and b_wins: the share of resamples in which b is better."
+) -> dict[str, Any]:
+    """a, b, difference (b - a), its sd, low and high (95 %), and b_wins: the share of resamples in which b is better.
+
+    Where positives are too few for a bootstrap, the last four are None, and `reason` says so."""
     kept_a = counted_columns(targets, scores_a, genres, thresholds_a, min_positives)
     kept_b = counted_columns(targets, scores_b, genres, thresholds_b, min_positives)
     measure_a, measure_b = (measures_of(*kept)[check_metric(metric)] for kept in (kept_a, kept_b))
-    weights = resample_weights(kept_a[0], n_resamples, seed)
-    resampled = np.array([measure_b(draw) - measure_a(draw) for draw in weights])
-    value_a, value_b = measure_a(), measure_b()
-    interval = {name: float(end) for name, end in basic_interval(value_b - value_a, resampled).items()}
-    wins = float((resampled > 0).mean() + (resampled == 0).mean() / 2)  # a tie is half a win
-    return {"a": value_a, "b": value_b, "difference": value_b - value_a} | interval | {"b_wins": wins}
+
+    def difference(weights: np.ndarray | None = None) -> float:
+        return measure_b(weights) - measure_a(weights)
+
+    resampled, reason = resample(difference, kept_a[0], n_resamples, seed)
+    wins = None if reason else float((resampled > 0).mean() + (resampled == 0).mean() / 2)  # a tie is half a win
+    values = {"a": measure_a(), "b": measure_b(), "difference": difference()}
+    return values | plain_interval(difference(), resampled, reason) | {"b_wins": wins}
 
 # %% ../nbs/08_metrics.ipynb #831f6db0
 def headline_table(
@@ -441,19 +479,20 @@ def headline_table(
     genres: Sequence[str],  # names of the columns
     thresholds=None,  # of F1: one for all genres, or (genres,); None: 0.5
     min_positives: int = 10,  # posters that a genre needs to count
-    n_resamples: int = 200,  # of the bootstrap
+    n_resamples: int = 1000,  # of the bootstrap
     seed: int = 0,  # of the bootstrap
 ) -> pd.DataFrame:
-    "Indexed by metric: value, floor (no skill), sd, low and high (95 %) over resampled posters."
+    """Indexed by metric: value, floor (no skill), sd, low and high (95 %) over resampled posters.
+
+    The last three are NaN where positives are too few for a bootstrap."""
     kept = counted_columns(targets, scores, genres, thresholds, min_positives)
     measures, floors = measures_of(*kept), no_skill(kept[0], min_positives)
-    values = np.array([measure() for measure in measures.values()])
-    resampled = np.array(
-        [
-            [measure(weights) for measure in measures.values()]
-            for weights in resample_weights(kept[0], n_resamples, seed)
-        ]
-    )  # (resamples, metrics)
+
+    def measure_all(weights: np.ndarray | None = None) -> np.ndarray:
+        return np.array([measure(weights) for measure in measures.values()])
+
+    values = measure_all()
+    resampled, _ = resample(measure_all, kept[0], n_resamples, seed)  # (resamples, metrics)
     columns = {"value": values, "floor": [floors[metric] for metric in measures]} | basic_interval(values, resampled)
     return pd.DataFrame(columns, index=pd.Index(measures, name="metric"))
 
@@ -463,14 +502,16 @@ def genre_spread(
     scores,  # (posters, genres), between 0 and 1
     genres: Sequence[str],  # names of the columns
     min_positives: int = 10,  # posters that a genre needs to count
-    n_resamples: int = 200,  # of the bootstrap
+    n_resamples: int = 1000,  # of the bootstrap
     seed: int = 0,  # of the bootstrap
 ) -> pd.DataFrame:
-    "Indexed by counted genre: ap_sd, ap_low, ap_high, to be joined to the table of genres."
+    """Indexed by counted genre: ap_sd, ap_low, ap_high, to be joined to the table of genres.
+
+    All NaN where positives are too few for a bootstrap."""
     kept_targets, kept_scores, _ = counted_columns(targets, scores, genres, None, min_positives)
     ranking = rank_posters(kept_targets, kept_scores)
-    resampled = [average_precision(ranking, weights) for weights in resample_weights(kept_targets, n_resamples, seed)]
-    columns = basic_interval(average_precision(ranking), np.array(resampled))
+    resampled, _ = resample(partial(average_precision, ranking), kept_targets, n_resamples, seed)
+    columns = basic_interval(average_precision(ranking), resampled)
     names = [genre for genre, kept in zip(genres, counted_genres(targets, min_positives), strict=True) if kept]
     index = pd.Index(names, name="genre")
     return pd.DataFrame(columns, index=index).clip(0, 1).add_prefix("ap_")

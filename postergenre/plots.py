@@ -24,7 +24,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from .dataset import PosterError, decode_poster
+from .annotations import PosterError, decode_poster
 from .metrics import METRICS, decide
 
 # %% ../nbs/10_plots.ipynb #0ed71e24

@@ -25,9 +25,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .annotations import PosterError, decode_poster
 from .checkpoints import load_checkpoint, model_of
 from .config import ConfigError, Params, PredictParams
-from .dataset import PosterError, decode_poster, fit_poster, make_loader
+from .dataset import fit_poster, make_loader
 from .demo import draw_demo_posters
 from .metrics import decide
 from .paths import resolve_path, runs_path, write_whole
@@ -233,6 +234,11 @@ def predict_folder(
     params: PredictParams,
 ) -> Predictions:
     "Predicts a folder and writes the table; raises `FileNotFoundError` or `ConfigError` before any work."
+    if params.images and not params.model:
+        raise ConfigError(
+            f"`images`: given {params.images}, but no `model`; that of the smoke run is for demo posters alone. Give a "
+            "model too, such as runs/full/model.ts."
+        )
     smoke = params.model is None and params.output == PredictParams().output
     output = runs_path() / params.output if smoke else resolve_path(params.output)
     check_output(output, params.overwrite or smoke)

@@ -44,12 +44,15 @@ def check_kwargs(
 
 def positive(
     parameter: str,  # for the message
+    at_most: float = math.inf,
     **values: Any,  # numbers that must lie above zero
 ) -> None:
-    "Raises `ConfigError` for a value that is no number above zero."
+    "Raises `ConfigError` for a value that is no number above zero, or larger than `at_most`."
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or not math.isfinite(value):
-            raise ConfigError(f"`{parameter}`: {name} is {value!r}; allowed: a number above 0.")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value <= at_most or not math.isfinite(value):
+            limit = "" if at_most == math.inf else f", at most {at_most:g}"
+            raise ConfigError(f"`{parameter}`: {name} is {value!r}; allowed: a number above 0{limit}.")
 
 # %% ../nbs/09_schedules.ipynb #115c868c
 def parameter_groups(
@@ -95,13 +98,21 @@ def create_optimizer(
     if "lr" not in kwargs:
         raise ConfigError("`optimizer_kwargs`: lr, the base learning rate, is not given.")
     positive("optimizer_kwargs", lr=kwargs["lr"])
-    check_kwargs(getattr(torch.optim, name), kwargs, "optimizer_kwargs", ("params",))
+    kind = getattr(torch.optim, name)
+    check_kwargs(kind, kwargs, "optimizer_kwargs", ("params",))
     groups = parameter_groups(model, backbone_lr_factor)
     if not groups:
         raise ConfigError("`callbacks`: everything is frozen, so nothing could learn. Leave the head unfrozen.")
+    held = [value for group in groups for value in group["params"]]
+    fused = (
+        "fused" in inspect.signature(kind).parameters
+        and not {"fused", "foreach", "differentiable"} & kwargs.keys()
+        and all(value.is_floating_point() and value.device.type in ("cpu", "cuda") for value in held)
+    )
     try:
-        return getattr(torch.optim, name)(groups, **kwargs)
-    except (TypeError, ValueError) as error:
+        # one kernel updates all tensors, where a loop would go over hundreds of small ones
+        return kind(groups, **({"fused": True} if fused else {}), **kwargs)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"`optimizer_kwargs`: {name} refuses {kwargs}: {error}") from None
 
 
@@ -134,7 +145,8 @@ def step(
     factor: float = 0.1,  # what the rate is multiplied by at each
 ) -> Rate:
     "The base rate, multiplied by `factor` after every `period_epochs`."
-    positive("scheduler_kwargs", period_epochs=period_epochs, factor=factor)
+    positive("scheduler_kwargs", period_epochs=period_epochs)
+    positive("scheduler_kwargs", at_most=1, factor=factor)
     period = max(1, round(period_epochs * steps_per_epoch))
     return lambda at: base_lr * factor ** (at // period)
 
@@ -159,14 +171,13 @@ def one_cycle(
     "Rises from the base rate to `max_lr` and falls to `final_lr`, along cosines (Smith and Topin, arXiv:1708.07120)."
     final = base_lr / 100 if final_lr is None else final_lr
     positive("scheduler_kwargs", max_lr=max_lr, final_lr=final)
-    if not 0 < warmup_fraction < 1:
-        raise ConfigError(f"`scheduler_kwargs`: warmup_fraction is {warmup_fraction}; allowed: between 0 and 1.")
+    positive("scheduler_kwargs", at_most=1, warmup_fraction=warmup_fraction)
     if max_lr <= base_lr:
         raise ConfigError(f"`scheduler_kwargs`: max_lr ({max_lr:g}) must lie above the optimizer's lr ({base_lr:g}).")
     peak, last = warmup_fraction * total_steps - 1, total_steps - 1
 
     def rate(at: int) -> float:
-        if at <= peak:
+        if at < peak:
             return cosine(base_lr, max_lr, at / peak)
         return cosine(max_lr, final, min(1.0, (at - peak) / max(last - peak, 1e-9)))
 
@@ -183,12 +194,14 @@ def cosine_restarts(
     decay: float = 1.0,  # the peak is multiplied by it from cycle to cycle
 ) -> Rate:
     "Cosine annealing to the base rate with warm restarts and warm-up (Loshchilov and Hutter, arXiv:1608.03983)."
-    positive("scheduler_kwargs", max_lr=max_lr, period_epochs=period_epochs, decay=decay)
+    positive("scheduler_kwargs", max_lr=max_lr, period_epochs=period_epochs)
+    positive("scheduler_kwargs", at_most=1, decay=decay)
     period = max(1, round(period_epochs * steps_per_epoch))
-    if not 0 <= warmup_iterations < period:
+    whole = isinstance(warmup_iterations, int) and not isinstance(warmup_iterations, bool)
+    if not whole or not 0 <= warmup_iterations < period:
         raise ConfigError(
-            f"`scheduler_kwargs`: warmup_iterations is {warmup_iterations}; allowed: 0 to {period - 1}, "
-            f"less than one cycle of {period} steps."
+            f"`scheduler_kwargs`: warmup_iterations is {warmup_iterations!r}; allowed: a whole number, 0 to "
+            f"{period - 1}, less than one cycle of {period} steps."
         )
     cycles = math.ceil(total_steps / period)
     peaks = [max_lr * decay**cycle for cycle in range(cycles)]

@@ -28,9 +28,10 @@ import torch
 from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 
+from .annotations import decode_poster
 from .checkpoints import load_checkpoint, model_of, versions
 from .config import ConfigError, Params
-from .dataset import PosterDataset, decode_poster
+from .dataset import PosterDataset
 from .paths import write_json, write_whole
 from .training import check_data, finished_run, load_run_data, lock_run
 

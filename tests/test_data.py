@@ -11,8 +11,15 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from postergenre.annotations import AuditError, audit, inspect_picture, load_data, targets_of
-from postergenre.dataset import PosterError, decode_poster
+from postergenre.annotations import (
+    AuditError,
+    PosterError,
+    audit,
+    decode_poster,
+    inspect_picture,
+    load_data,
+    targets_of,
+)
 from postergenre.demo import DEMO_GENRES, draw_demo_posters, draw_poster
 
 PARTS = (0.6, 0.2, 0.2)
@@ -52,6 +59,16 @@ def spoilt_pictures(folder) -> None:
     }
     for name, image in sound.items():
         image.save(folder / name, format="PNG" if name == "png_inside.jpg" else None)
+    for kind in ("BMP", "DDS", "EPS", "GIF", "ICNS", "ICO", "PCX", "PPM", "SGI", "TGA", "TIFF"):
+        poster.save(folder / f"{kind}_inside.jpg", format=kind)
+    poster.convert("F").save(folder / "floats_inside.jpg", format="TIFF")
+    poster.convert("LAB").save(folder / "lab_inside.jpg", format="TIFF")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    poster.save(folder / "turned.jpg", exif=turned)
+    content = bytearray((folder / "turned.jpg").read_bytes())
+    content[content.index(b"Exif\0\0") + 6] = ord("?")
+    (folder / "odd_exif.jpg").write_bytes(content)
     poster.save(folder / "loop.webp", save_all=True, append_images=[poster.rotate(9)])
     for name in ("grey.jpg", "print.jpg", "palette.png", "film.webp", "deep.png"):
         content = (folder / name).read_bytes()
@@ -76,6 +93,8 @@ def test_the_audit_accepts_just_what_the_dataset_can_decode(tmp_path):
         if accepted != decoded:
             wrong.append((path.name, inspect_picture(str(path))))
     assert not wrong
+    refused = {path.name.split("_")[0] for path in tmp_path.glob("*_inside.jpg") if inspect_picture(str(path)).fault}
+    assert refused == {"DDS", "EPS", "ICNS", "ICO", "PCX", "SGI", "TGA", "floats"}
 
 
 def test_bytes_at_random_are_a_fault_and_never_an_error(tmp_path):

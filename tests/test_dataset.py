@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from postergenre.dataset import PosterDataset, PosterError, build_augmentation, make_loader, start_worker
+from postergenre.annotations import PosterError
+from postergenre.dataset import PosterDataset, build_augmentation, make_loader, start_worker
 from postergenre.demo import DEMO_GENRES, draw_poster
 from postergenre.sampler import IterationSampler
 

@@ -1,11 +1,17 @@
-"""The README's commands are real, and its figures were written by a job, not by hand."""
+"""The README's commands are real, and its results stand in the form that `postergenre.report` writes.
 
+Whether the figures are those of a run, no test can tell: that takes real posters.
+"""
+
+import json
 import re
 import shlex
 
+import pandas as pd
 from conftest import ROOT
 
 from postergenre import config
+from postergenre.report import markdown, results_table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [shlex.split(line) for line in README.splitlines() if line.startswith("papermill ")]
@@ -32,6 +38,28 @@ def test_the_stages_come_in_their_order():
 def test_make_knows_the_targets():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     assert {target for target in re.findall(r"make (\w+)", README) if target != "sure"} <= targets
+
+
+def test_the_results_are_a_table_as_the_report_writes_it(tmp_path):
+    name = "results on real posters"
+    part = README.split(f"<!-- {name} -->\n")[1].split(f"\n<!-- end of {name} -->")[0]
+    header, _, *rows = [line.strip("| ").split(" | ") for line in part.splitlines()]
+    table = pd.DataFrame(rows, columns=header).set_index("run")
+    assert markdown(table) == part
+    (tmp_path / "lrf").mkdir()
+    summary = {"job": "lr_find", "suggestion": {"words": ""}}
+    (tmp_path / "lrf" / "summary.json").write_text(json.dumps(summary))
+    assert list(table) == list(results_table(["lrf"], tmp_path))
+    for column in ("valid macro AP", "test macro AP"):
+        for cell, floor in zip(table[column], table["no skill"], strict=True):
+            value, low, high = map(float, re.fullmatch(r"(0\.\d{3}) \((0\.\d{3}) to (0\.\d{3})\)", cell).groups())
+            assert float(floor) < low <= value <= high, cell
+
+
+def test_the_demo_uses_its_own_posters_and_fails_where_it_does_not_learn():
+    demo = (ROOT / "Makefile").read_text(encoding="utf-8").split("\ndemo:")[1].split("\n\n")[0]
+    assert "unset ROOT_PATH RUNS_PATH" in demo.splitlines()[1]
+    assert "sys.exit(shortfall('demo_full', 0.8, 0.3))" in demo
 
 
 def test_the_files_named_are_those_that_a_run_leaves(chain):
