@@ -196,7 +196,7 @@ def make_room(
     if wanted > 0.95 * free:
         raise CacheError(f"it would take {wanted / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB free")
 
-
+# %% ../nbs/05_cache.ipynb #56e38c65
 def cached_rows(
     folder: Path,  # of the cache
     name: str,  # of the entry: says what it holds, and ends in a hash of all that its content depends on

@@ -119,7 +119,7 @@ class InputParams(Schema):
     cache_path: str | None = parameter(None, "folder of the cache; none: runs/cache", min_length=1)
     cache_limit: Number = parameter(20.0, "what the cache may take; what was used longest ago goes first", "GB", gt=0)
     feature_views: int = parameter(
-        2, "stored augmented views of a poster while only the head learns; 0: no features are stored", "views", ge=0
+        2, "stored views of a poster while only the head learns; 0: none are stored", "views", ge=0
     )
 
     @field_validator("img_size")
@@ -159,9 +159,7 @@ class TrainingParams(Schema):
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = parameter(
         "auto", "precision of the forward pass; auto: bf16 where processor or GPU compute in it"
     )
-    compile: Flag = parameter(
-        False, "torch.compile: a minute or more at the start, which only a run of many thousand steps earns back"
-    )
+    compile: Flag = parameter(False, "torch.compile; a minute or more at the start, earned back by long runs alone")
     valid_metric: str = parameter("macro_ap", "chooses the best checkpoint: macro_ap, micro_ap, macro_auc, ..., loss")
     callbacks: Items = parameter(
         [], "freeze, early_stopping, checkpoints or your.module.Class: a name, or {name: arguments}"
