@@ -76,7 +76,7 @@ def parameter_groups(
         for (part, decay), values in groups.items()
     ]
 
-
+# %% ../nbs/09_schedules.ipynb #d31dc132
 def create_optimizer(
     model: nn.Module,  # with what should stay still already frozen
     name: str,  # a class of `torch.optim`, such as AdamW
