@@ -65,7 +65,7 @@ def results_table(
     "A row a finished run."
     return pd.DataFrame([result_row((runs or runs_path()) / name) for name in names]).set_index("run")
 
-# %% ../nbs/19_report.ipynb #2f8fbb45
+# %% ../nbs/21_report.ipynb #2f8fbb45
 def shortfall(
     name: str,  # of an experiment that is finished
     reached: float,  # what its validation macro AP should be, at least

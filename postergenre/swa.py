@@ -146,10 +146,11 @@ class Averaging:
     def __str__(self) -> str:
         s, d = self.summary, self.summary["comparison"]
         verdict = "helped" if s["helped"] else "did NOT help: the best single checkpoint stays the better choice"
+        interval = d["reason"] if d["low"] is None else f"95% interval {d['low']:+.4f} to {d['high']:+.4f}"
         return (
             f"Averaging {len(s['taken'])} of {s['candidates']} checkpoints {verdict}. "
             f"{s['metric']} {s['value']:.4f} against {s['best_single']:.4f}; macro AP differs by "
-            f"{d['difference']:+.4f} (95% interval {d['low']:+.4f} to {d['high']:+.4f})."
+            f"{d['difference']:+.4f} ({interval})."
         )
 
 

@@ -632,7 +632,11 @@ def describe_split(
         return {"loss": evaluation.loss, "not_measured": describe_counted(evaluation.targets, genres, min_positives)}
     spread = bootstrap_spread(*arguments, min_positives=min_positives)
     figures = headline(*arguments, thresholds, min_positives)
-    return {"loss": evaluation.loss, **figures, "macro_ap_spread": {k: spread[k] for k in ("sd", "low", "high")}}
+    return {
+        "loss": evaluation.loss,
+        **figures,
+        "macro_ap_spread": {k: spread[k] for k in ("sd", "low", "high", "reason") if k in spread},
+    }
 
 # %% ../nbs/15_training.ipynb #3d771d7f
 def save_predictions(
