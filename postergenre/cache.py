@@ -37,15 +37,16 @@ def announced(
     items: Iterable[Any],
     total: int,  # of them
     what: str,  # is done, such as "posters decoded"
+    each: int = 1,  # how many an item stands for; the last one perhaps for fewer
     interval: float = 1.0,  # seconds before the first line and between two updates, at least
 ) -> Iterator[Any]:
     "Passes the items on; in a notebook, one line that is updated says how many are done, and how long the rest takes."
     in_notebook = get_ipython() is not None and hasattr(get_ipython(), "kernel")
     handle, started = None, time.monotonic()
     shown = started
-    for done, item in enumerate(items, start=1):
+    for number, item in enumerate(items, start=1):
         yield item
-        now = time.monotonic()
+        done, now = min(number * each, total), time.monotonic()
         if in_notebook and (now - shown >= interval or (handle and done == total)):
             handle, shown = handle or display(HTML(""), display_id=True), now
             left = (now - started) / done * (total - done)

@@ -208,6 +208,9 @@ class PredictParams(Schema):
     overwrite: Flag = parameter(False, "replace an output that exists")
     batch_size: int = parameter(64, "of each step", "posters", ge=1)
     num_workers: int | None = parameter(None, "loader processes; none: chosen for the machine", "processes", ge=0)
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] = parameter(
+        "auto", "precision of the network; auto: bf16 where processor or GPU compute in it"
+    )
     n_shown: int = parameter(12, "posters in the grid at the end", "posters", ge=0)
 
 

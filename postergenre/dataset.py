@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['AUGMENTATIONS', 'GROUPS', 'TRANSFORMS', 'crop_box', 'fit_poster', 'name_and_arguments', 'fill_in', 'make_transform',
-           'augment', 'try_out', 'build_augmentation', 'load_poster', 'PosterDataset', 'loader_workers', 'start_worker',
-           'make_loader']
+           'augment', 'try_out', 'build_augmentation', 'load_poster', 'usable_cores', 'in_parallel', 'PosterDataset',
+           'loader_workers', 'start_worker', 'make_loader']
 
 # %% ../nbs/04_dataset.ipynb #910368d2
 import inspect
@@ -13,6 +13,7 @@ import os
 import random
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import ValidationError
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from .annotations import decode_poster
 from .config import ConfigError, nearest
@@ -231,6 +232,22 @@ def load_poster(
     return fit_poster(decode_poster(path), img_size, squash)
 
 # %% ../nbs/04_dataset.ipynb #3c8a460b
+def usable_cores() -> int:
+    "Cores that this process may use."
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_parallel(
+    function: Callable[[Any], Any],  # one that lets go of Python's lock, as decoding does
+    items: Sequence[Any],
+) -> list[Any]:
+    "The function's results in order, from as many threads as there are cores; from one in a loader's process."
+    if get_worker_info() is not None or usable_cores() == 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return list(pool.map(function, items))
+
+
 class PosterDataset(Dataset):
     "Posters and their genres: items are `(image (3, height, width) uint8, target (genres,) float32, index)`."
 
@@ -257,8 +274,17 @@ class PosterDataset(Dataset):
 
     def __getitem__(self, item: int | tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, int]:
         "By index, or augmented by `(index, draw)`; raises `PosterError`."
+        index = item[0] if isinstance(item, tuple) else item
+        return self._item(item, self.load(os.fsdecode(self.paths[index])))
+
+    def __getitems__(self, items: Sequence[int | tuple[int, int]]) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
+        "A batch of them, read in parallel; torch's loader calls this where it is there."
+        indices = [item[0] if isinstance(item, tuple) else item for item in items]
+        images = in_parallel(self.load, [os.fsdecode(self.paths[index]) for index in indices])
+        return [self._item(item, image) for item, image in zip(items, images, strict=True)]
+
+    def _item(self, item: int | tuple[int, int], image: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, int]:
         index, draw = item if isinstance(item, tuple) else (item, None)
-        image = self.load(os.fsdecode(self.paths[index]))
         if draw is not None and self.augmentation is not None:
             image = augment(self.augmentation, image, self.seed, draw)
         return torch.from_numpy(image.transpose(2, 0, 1).copy()), torch.tensor(self.targets[index]), index
@@ -271,9 +297,8 @@ def loader_workers(
     "Number of loader processes."
     if num_workers is not None:
         return num_workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # set by accelerate and torchrun
-    return 0 if n < 200 or share < 2 else min(share, 8)
+    share = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # set by accelerate and torchrun
+    return min(share, 8) if torch.cuda.is_available() and n >= 200 and share >= 2 else 0
 
 
 def start_worker(
@@ -295,10 +320,12 @@ def make_loader(
     batches = {"batch_size": batch_size} if batch_sampler is None else {"batch_sampler": batch_sampler}
     # without a generator each pass would draw from torch's global one, and validating would change training
     generator = torch.Generator() if generator is None else generator
+    workers = loader_workers(len(dataset), num_workers)
     return DataLoader(
         dataset,
         **batches,
-        num_workers=loader_workers(len(dataset), num_workers),
+        num_workers=workers,
+        persistent_workers=workers > 0,  # an epoch may be short
         collate_fn=collate_fn,
         worker_init_fn=start_worker,
         pin_memory=torch.cuda.is_available(),

@@ -126,7 +126,7 @@ def write_features(
     sampler = ViewSampler(len(dataset), views, batch_size)
     loader = make_loader(dataset, batch_sampler=sampler, num_workers=num_workers)
     row = 0
-    for images, _, _ in announced(loader, len(sampler), "batches through the backbone"):
+    for images, _, _ in announced(loader, len(dataset) * views, "pictures through the backbone", batch_size):
         with accelerator.autocast():
             features = model.features(images.to(accelerator.device, non_blocking=True))
         for values in features.float().cpu().numpy():

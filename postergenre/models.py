@@ -6,8 +6,8 @@
 __all__ = ['PACKAGES', 'SET_ELSEWHERE', 'HEAD_NORMS', 'HEAD_ROWS', 'check_model_name', 'packaged_weights', 'pair_weights',
            'load_packaged', 'WeightsNotFound', 'cached_weights', 'hub_answers', 'ways_out', 'load_from_hub',
            'create_backbone', 'explain_kwargs', 'feature_width', 'SoftRoot', 'create_head', 'prior_logits',
-           'PosterClassifier', 'create_model', 'freeze', 'unfreeze', 'find_part', 'parts_table', 'clean_names',
-           'match_head', 'heads_fit', 'load_weights']
+           'best_precision', 'PosterClassifier', 'create_model', 'freeze', 'unfreeze', 'find_part', 'parts_table',
+           'clean_names', 'match_head', 'heads_fit', 'load_weights']
 
 # %% ../nbs/07_models.ipynb #707cef14
 import difflib
@@ -300,6 +300,18 @@ def prior_logits(
     return torch.logit(share.clamp(0.001, 0.999))
 
 # %% ../nbs/07_models.ipynb #b1840ac4
+def best_precision(
+    wanted: str = "auto",  # auto, no, fp16 or bf16
+) -> str:
+    "The same, but for `auto`: bf16 where the GPU, or else the processor, computes in it, and `no` elsewhere."
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bf16" if any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "no"
+
+
 class PosterClassifier(nn.Module):
     """A backbone with pooled features, and a head for genres.
 

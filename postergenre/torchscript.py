@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NOTES', 'LARGEST_DIFFERENCE', 'LARGEST_ROUNDING', 'middle', 'resize_weights', 'fit_images', 'ExportedClassifier',
-           'told_warnings', 'in_eval_mode', 'torchscript_file', 'program_file', 'load_torchscript', 'load_program',
-           'read_notes', 'export_notes', 'compare', 'parity_table', 'check_parity', 'Export', 'chosen_weights',
-           'stored_export', 'export_run', 'write_export']
+           'told_warnings', 'in_eval_mode', 'torchscript_file', 'program_file', 'load_torchscript', 'frozen_network',
+           'load_program', 'read_notes', 'export_notes', 'compare', 'parity_table', 'check_parity', 'Export',
+           'chosen_weights', 'stored_export', 'export_run', 'write_export']
 
 # %% ../nbs/18_torchscript.ipynb #4af971dd
 import contextlib
@@ -168,6 +168,14 @@ def load_torchscript(
     "Images (batch, 3, height, width) uint8 on the device -> scores (batch, genres)."
     with told_warnings():
         return torch.jit.load(source if isinstance(source, io.BytesIO) else str(source), map_location=device)
+
+
+def frozen_network(
+    module: torch.jit.ScriptModule,  # from `load_torchscript`
+) -> Callable[[Tensor], Tensor]:
+    "Its network alone, fitted images to logits, with batch-norm folded into the convolutions before it."
+    with told_warnings():
+        return torch.jit.freeze(module.network.eval())
 
 
 def load_program(

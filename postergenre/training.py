@@ -61,7 +61,7 @@ from postergenre.metrics import (
     headline,
     tune_thresholds,
 )
-from .models import create_model, load_weights
+from .models import best_precision, create_model, load_weights
 from .paths import resolve_path, runs_path, write_json, write_whole
 from .sampler import IterationSampler
 from .schedules import create_optimizer, create_schedule, set_lr
@@ -277,13 +277,8 @@ def check_metric(
 def create_accelerator(
     params: Params,
 ) -> Accelerator:
-    "Device, processes and precision; `auto` is bf16 where the GPU, or the processor, computes in it."
-    precision = params.mixed_precision
-    if precision == "auto":
-        known = getattr(torch.cpu, "get_capabilities", dict)()
-        processor = any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-        able = torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else processor
-        precision = "bf16" if able else "no"
+    "Device, processes and precision of a run; raises `ConfigError`."
+    precision = best_precision(params.mixed_precision)
     try:
         return Accelerator(mixed_precision=precision)
     except ValueError:
