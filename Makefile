@@ -1,12 +1,14 @@
 # make demo   the whole chain on demo posters, results in runs/
 # make test   every chapter, every job, and the tests
+# make bench  the benchmark beside fastai, torch, timm and Lightning; an hour or two on two CPU cores
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: demo test install lab
+.PHONY: demo test bench install lab
 
 PYTHON ?= python3
 VENV ?= .venv
+PEERS := .venv-peers
 BIN := $(abspath $(VENV))/bin
 INSTALLED := $(VENV)/.installed
 
@@ -46,6 +48,17 @@ test: install
 	nbdev_test --n_workers 2 2>&1 | tee "$$RUNS_PATH/nbdev_test.log"
 	grep -q 'Success' "$$RUNS_PATH/nbdev_test.log" # it exits 0 where it found no notebook at all
 	python -m pytest
+
+# the peers live in an environment of their own; without ROOT_PATH they are measured on demo posters
+bench: install $(PEERS)/.installed
+	@papermill --log-output --no-progress-bar nbs/bench.ipynb runs/bench.ipynb -f params/bench.yaml
+
+$(PEERS)/.installed: nbs/peers.txt
+	@echo "Installing the benchmark's peers into $(PEERS); a few minutes"
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
+	$(PEERS)/bin/python -m pip install --quiet -r nbs/peers.txt
+	touch $@
 
 lab: install
 	jupyter lab --ServerApp.ip=127.0.0.1 nbs

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EXPONENT', 'Flag', 'Number', 'Kwargs', 'Items', 'RUN_NAME', 'NEUTRAL', 'plain_number', 'plain_flag', 'parameter',
            'Schema', 'DataParams', 'InputParams', 'ModelParams', 'TrainingParams', 'LaterParams', 'Params',
-           'PredictParams', 'PickParams', 'kind_of', 'describe', 'ConfigError', 'nearest', 'make_params',
+           'PredictParams', 'PickParams', 'BenchParams', 'kind_of', 'describe', 'ConfigError', 'nearest', 'make_params',
            'read_parameters', 'parameters_cell', 'read_params_file', 'write_params_file', 'run_folder', 'differences',
            'data_root', 'with_root']
 
@@ -221,6 +221,35 @@ class PickParams(Schema):
         "smoke_lr_find", "the range test to look at: a folder below runs/", pattern=RUN_NAME
     )
     params_file: str | None = parameter(None, "the params file to write the range into; none: only look", min_length=1)
+
+# %% ../nbs/01_config.ipynb #f0b5e103
+class BenchParams(Schema):
+    "The job `bench`."
+
+    experiment_name: str = parameter("smoke_bench", "folder of the results under runs/", pattern=RUN_NAME)
+    root_path: str | None = parameter(
+        None, "data folder; none: the environment's ROOT_PATH, or else demo posters", min_length=1
+    )
+    n_posters: int | None = parameter(64, "training posters; none: all", "posters", ge=16)
+    img_size: list[int] = parameter([64, 48], "height and width of the input", "pixels", min_length=2, max_length=2)
+    batch_size: int = parameter(16, "of each step", "posters", ge=1)
+    n_epochs: int = parameter(2, "of the head stage", "epochs", ge=1)
+    max_lr_head: Number = parameter(1e-3, "peak of the head stage", "learning rate", gt=0)
+    max_lr_full: Number = parameter(3e-4, "peak of fine-tuning", "learning rate", gt=0)
+    weight_decay: Number = parameter(0.05, "of AdamW", ge=0)
+    model_name: str = parameter("test_efficientnet", "any model name of timm")
+    pretrained: Flag = parameter(False, "start from ImageNet weights")
+    min_positives: int = parameter(2, "a genre with fewer is left out of the macro AP", "posters", ge=1)
+    seed: int = parameter(42, "of everything random", ge=0)
+    repeats: int = parameter(1, "of each job", ge=1)
+    jobs: list[Literal["head", "finetune", "predict"]] = parameter(["head", "finetune", "predict"], "what is measured")
+    contenders: list[Literal["postergenre", "fastai", "torch", "timm", "lightning"]] = parameter(
+        ["postergenre", "torch"], "who is measured"
+    )
+    peers_python: str | None = parameter(
+        None, "Python of the environment of nbs/peers.txt, for fastai and lightning", min_length=1
+    )
+    readme: str | None = parameter(None, "a Markdown file whose table of results is replaced", min_length=1)
 
 # %% ../nbs/01_config.ipynb #9a76f928
 def kind_of(

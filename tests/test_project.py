@@ -12,7 +12,7 @@ from postergenre import config
 
 CHAPTERS = sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))
 JOBS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if not path.name[0].isdigit())
-SCHEMAS = {"predict": config.PredictParams, "pick_lr": config.PickParams}
+SCHEMAS = {"predict": config.PredictParams, "pick_lr": config.PickParams, "bench": config.BenchParams}
 
 
 def cells(path: Path, kind: str) -> list[dict]:
@@ -76,8 +76,8 @@ def test_params_files_load_and_hold_only_what_differs(path):
     from ruamel.yaml import YAML
 
     given = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    params = config.read_params_file(path)
-    defaults = config.Params()
+    schema = SCHEMAS.get(path.stem, config.Params)
+    params, defaults = config.read_params_file(path, schema), schema()
     same = [name for name in given if getattr(params, name) == getattr(defaults, name)]
     assert not same, f"{path.name} repeats defaults: {same}"
 

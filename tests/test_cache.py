@@ -1,0 +1,101 @@
+"""What of the cache needs processes of its own, or a disk that is full."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+from conftest import ROOT
+
+from postergenre import cache
+from postergenre.demo import draw_demo_posters
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    root = draw_demo_posters(tmp_path_factory.mktemp("posters") / "posters", 120)
+    return sorted(str(path) for path in (root / "Images").iterdir())
+
+
+BUILD = """
+import sys, time
+from pathlib import Path
+from postergenre import cache
+folder, seconds, *paths = sys.argv[1:]
+load = cache.load_patiently
+def slow(*arguments):
+    time.sleep(float(seconds))
+    return load(*arguments)
+cache.load_patiently = slow
+print("ready", flush=True)
+posters = cache.cached_posters(Path(folder), paths, (64, 48), threads=1)
+print(sum(int(posters.load(path).sum()) for path in paths))
+"""
+
+
+def build(folder, paths, seconds: float = 0.0) -> subprocess.Popen:
+    command = [sys.executable, "-c", BUILD, str(folder), str(seconds), *paths]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_build_leaves_nothing_that_is_taken_for_one(tmp_path, pictures):
+    process = build(tmp_path, pictures, seconds=0.05)
+    while not list(tmp_path.glob(".posters_*.tmp")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(tmp_path.glob("posters_*"))
+    posters = cache.cached_posters(tmp_path, pictures, (64, 48))
+    assert np.array_equal(posters.load(pictures[7]), cache.load_poster(pictures[7], (64, 48)))
+    assert not list(tmp_path.glob(".posters_*.tmp"))  # what the killed one left is gone
+
+
+def test_two_builders_make_one_entry(tmp_path, pictures):
+    pair = [build(tmp_path, pictures, seconds=0.01) for _ in range(2)]
+    outputs = [process.communicate(timeout=120) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], outputs
+    said = [output.splitlines() for output, _ in outputs]
+    assert said[0][-1] == said[1][-1]  # both read the same
+    assert sum("posters decoded" in line for lines in said for line in lines) == 1  # and one of them made it
+    assert len(list(tmp_path.glob("posters_*"))) == 1
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path, pictures, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    assert cache.cached_posters(tmp_path, pictures, (64, 48)) is None
+    assert "No space left on device" in capsys.readouterr().out
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_a_picture_that_breaks_while_the_cache_is_built_does_not_stop_it(tmp_path, pictures):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"being replaced")
+    with pytest.warns(UserWarning, match="taken as grey"):
+        posters = cache.cached_posters(tmp_path / "cache", [*pictures[:3], str(broken)], (64, 48))
+    assert (posters.load(str(broken)) == cache.GREY).all()
+
+
+def test_ten_times_the_posters_stay_on_disk(tmp_path):
+    "Rows of 288 x 192 pixels, all read twice: what a process holds does not grow with them."
+    grown = []
+    for n in (150, 1500):
+        with cache.write_rows(tmp_path / str(n), (n, 288, 192, 3), np.uint8) as writer:
+            for row in range(n):
+                writer[row] = np.full((288, 192, 3), row % 256, dtype=np.uint8)
+        rows = cache.Rows(tmp_path / str(n))
+        before = psutil.Process().memory_info().rss
+        for _ in range(2):
+            for row in range(n):
+                assert rows[row][0, 0, 0] == row % 256
+        grown.append((psutil.Process().memory_info().rss - before) / 2**20)
+    assert grown[1] - grown[0] < 100, grown
+    assert grown[1] < 100, grown
