@@ -27,7 +27,8 @@ $(INSTALLED): settings.ini setup.py pyproject.toml
 # demo.yaml, given last, shrinks each stage to what two CPU cores do in a minute
 demo: install
 	@unset ROOT_PATH RUNS_PATH # demo posters, and results in runs/, whatever else is set
-	stage() { echo "== $$2"; papermill --log-level WARNING --no-progress-bar "nbs/$$1.ipynb" "runs/$$2.ipynb" "$${@:3}"; }
+	number=0
+	stage() { number=$$((number + 1)); echo "== stage $$number of 7: $$2"; papermill --log-level WARNING --no-progress-bar "nbs/$$1.ipynb" "runs/$$2.ipynb" "$${@:3}"; }
 	started=$$SECONDS
 	stage lr_find demo_lrf_head -f params/lrf_head.yaml -f params/demo.yaml -p experiment_name demo_lrf_head
 	stage train demo_head -f params/head.yaml -f params/demo.yaml -p experiment_name demo_head
@@ -36,7 +37,7 @@ demo: install
 	stage swa demo_full_swa -f params/full.yaml -f params/demo.yaml -p experiment_name demo_full -p checkpoint_name demo_head
 	stage to_torchscript demo_full_ts -f params/full.yaml -f params/demo.yaml -p experiment_name demo_full -p checkpoint_name demo_head
 	stage predict demo_predict -p model runs/demo_full/model.ts -p images runs/demo_posters_600/Images -p output runs/demo_full/predictions.csv -p overwrite true
-	python -c "from postergenre.report import results_table; print(results_table(['demo_lrf_head', 'demo_head', 'demo_lrf_full', 'demo_full']).T.to_string())"
+	python -c "from postergenre.report import printed, results_table; print(printed(results_table(['demo_lrf_head', 'demo_head', 'demo_lrf_full', 'demo_full'])))"
 	python -c "import sys; from postergenre.report import shortfall; sys.exit(shortfall('demo_full', 0.8, 0.3))"
 	echo "The demo took $$((SECONDS - started)) s. Results: runs/demo_*; executed notebooks: runs/demo_*.ipynb"
 

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['EXPONENT', 'Flag', 'Number', 'Kwargs', 'Items', 'RUN_NAME', 'NEUTRAL', 'plain_number', 'plain_flag', 'parameter',
            'Schema', 'DataParams', 'InputParams', 'ModelParams', 'TrainingParams', 'LaterParams', 'Params',
-           'PredictParams', 'PickParams', 'BenchParams', 'kind_of', 'describe', 'ConfigError', 'nearest', 'make_params',
-           'read_parameters', 'parameters_cell', 'read_params_file', 'write_params_file', 'run_folder', 'differences',
-           'data_root', 'with_root']
+           'PredictParams', 'PickParams', 'BenchParams', 'kind_of', 'describe', 'ConfigError', 'told', 'nearest',
+           'make_params', 'read_parameters', 'parameters_cell', 'read_params_file', 'write_params_file', 'run_folder',
+           'differences', 'data_root', 'with_root']
 
 # %% ../nbs/01_config.ipynb #d39b04f7
+import contextlib
 import difflib
 import os
 import re
@@ -314,6 +315,17 @@ class ConfigError(ValueError):
 
     def _render_traceback_(self) -> list[str]:  # IPython's hook
         return [f"{type(self).__name__}: {self}"]
+
+
+@contextlib.contextmanager
+def told() -> typing.Iterator[None]:
+    "Errors of pieces that only say what was given, and what is allowed, become `ConfigError`."
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        if hasattr(error, "_render_traceback_"):
+            raise
+        raise ConfigError(str(error)) from error
 
 
 def nearest(

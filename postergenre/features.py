@@ -9,6 +9,7 @@ __all__ = ['only_head_learns', 'ViewSampler', 'FeatureDataset', 'StoredFeatures'
 # %% ../nbs/14_features.ipynb #05ccc426
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -84,6 +85,7 @@ class StoredFeatures:
 
     train: FeatureDataset
     valid: FeatureDataset
+    seconds: float  # that it took to compute them, or to find them
 
     def __str__(self) -> str:
         return (
@@ -148,7 +150,7 @@ def stored_features(
 ) -> StoredFeatures | None:
     "The features, computed where they are not there yet; `None`, and why, where they cannot be kept."
     settings = {**settings, "precision": accelerator.mixed_precision, "device": accelerator.device.type}
-    width = model.head.linear.in_features
+    width, started = model.head.linear.in_features, time.monotonic()
     found = []
     for kind, dataset, n_views in (("train", train, views if train.augmentation else 1), ("valid", valid, 1)):
         name, shape = features_name(kind, model, dataset, n_views, settings), (len(dataset) * n_views, width)
@@ -161,4 +163,4 @@ def stored_features(
         if rows is None:
             return None
         found.append(FeatureDataset(rows, dataset.targets))
-    return StoredFeatures(*found)
+    return StoredFeatures(*found, time.monotonic() - started)

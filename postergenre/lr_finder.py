@@ -135,10 +135,11 @@ def suggest(
     if not drop > max(2.9 * noise_of_drop, 0.01 * abs(level)):
         return Suggestion(
             words=f"No suggestion: the curve is flat. The smoothed loss fell by {max(drop, 0):.2g} from "
-            f"{level:.3g}, no more than its noise. Test a wider range, or more iterations."
+            f"{level:.3g}, no more than its noise. Test a wider range, or more iterations, with `overwrite: true`."
         )
     fallen = (level - loss) / drop
-    start = int(np.argmax(fallen[: lowest + 1] >= 0.1))
+    above = np.flatnonzero(fallen[: lowest + 1] < 0.1)
+    start = int(above[-1]) + 1 if len(above) else 0  # from here on the loss stays down; an earlier dip is noise
     slope = np.gradient(loss, np.log(lr))
     steepest = lr[start + int(np.argmin(slope[start : lowest + 1]))]
     valley = lr[start + round((lowest - start) * 2 / 3)]

@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from .annotations import PosterError, decode_poster
 from .cache import announced
 from .checkpoints import load_checkpoint, model_of
-from .config import ConfigError, Params, PredictParams
+from .config import ConfigError, Params, PredictParams, told
 from .dataset import fit_poster, in_parallel, make_loader
 from .demo import draw_demo_posters
 from .metrics import decide
@@ -270,9 +270,10 @@ def predict_folder(
     smoke = params.model is None and params.output == PredictParams().output
     output = runs_path() / params.output if smoke else resolve_path(params.output)
     check_output(output, params.overwrite or smoke)
-    model = find_model(params.model) if params.model else None
-    folder = resolve_path(params.images) if params.images else demo_pictures()
-    paths = pictures_in(folder)
+    with told():
+        model = find_model(params.model) if params.model else None
+        folder = resolve_path(params.images) if params.images else demo_pictures()
+        paths = pictures_in(folder)
     predictor = load_predictor(
         model or export_run(Params()).folder / "model.ts", mixed_precision=params.mixed_precision
     )

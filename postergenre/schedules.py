@@ -95,11 +95,11 @@ def create_optimizer(
         raise ConfigError(
             f"`optimizer`: {name!r} is none of torch.optim.{nearest(name, known)} Allowed: {', '.join(known)}."
         )
+    kind = getattr(torch.optim, name)
+    check_kwargs(kind, kwargs, "optimizer_kwargs", ("params",))
     if "lr" not in kwargs:
         raise ConfigError("`optimizer_kwargs`: lr, the base learning rate, is not given.")
     positive("optimizer_kwargs", lr=kwargs["lr"])
-    kind = getattr(torch.optim, name)
-    check_kwargs(kind, kwargs, "optimizer_kwargs", ("params",))
     groups = parameter_groups(model, backbone_lr_factor)
     if not groups:
         raise ConfigError("`callbacks`: everything is frozen, so nothing could learn. Leave the head unfrozen.")

@@ -6,9 +6,9 @@
 __all__ = ['PREFIXES_OF_OTHER_JOBS', 'lock_run', 'release', 'clear_run', 'job_of', 'open_run', 'cache_folder', 'load_run_data',
            'dataset_of', 'evaluation_loader', 'start_of', 'replaced_start', 'start_from', 'check_metric',
            'create_accelerator', 'loss_of', 'create_run', 'features_for_head', 'compiled', 'add_training', 'run_state',
-           'save_state', 'check_data', 'restore_state', 'prepare', 'seed_epoch', 'train_epoch', 'evaluate', 'validate',
-           'check_stored', 'call', 'fit', 'describe_split', 'save_predictions', 'finish', 'compare_stored', 'summarise',
-           'train', 'finished_run']
+           'save_state', 'check_data', 'restore_state', 'tell_progress', 'prepare', 'seed_epoch', 'train_epoch',
+           'evaluate', 'validate', 'check_stored', 'call', 'fit', 'describe_split', 'save_predictions', 'finish',
+           'compare_stored', 'summarise', 'train', 'finished_run']
 
 # %% ../nbs/15_training.ipynb #5cc71bc8
 import dataclasses
@@ -45,6 +45,7 @@ from postergenre.config import (
     differences,
     read_params_file,
     run_folder,
+    told,
     with_root,
     write_params_file,
 )
@@ -307,28 +308,27 @@ def create_run(
     "Builds data, model, loss, optimizer, schedule and loaders for training; raises `ConfigError`."
     accelerator = accelerator or create_accelerator(params)
     set_seed(params.seed)
-    with accelerator.main_process_first():
+    with accelerator.main_process_first(), told():
         data = load_run_data(params)
     check_metric(params, data)
     if state:
         check_data(folder, state, data)
     pretrained = params.pretrained and params.checkpoint_name is None and not state
-    model = create_model(
-        params.model_name,
-        len(data.genres),
-        tuple(params.img_size),
-        pretrained,
-        model_kwargs=params.model_kwargs,
-        prevalence=targets_of(data.train, data.genres).mean(0),
-    )
+    prevalence = targets_of(data.train, data.genres).mean(0)
+    with told():
+        model = create_model(
+            params.model_name, len(data.genres), tuple(params.img_size), pretrained, params.model_kwargs, prevalence
+        )
     run = Run(params, folder, data, model, accelerator=accelerator, callbacks=create_callbacks(params.callbacks))
     if state:
         model.load_state_dict(state["model"])
     elif params.checkpoint_name:
-        run.start, run.start_report = start_of(params), start_from(model, params, data)
+        with told():
+            run.start, run.start_report = start_of(params), start_from(model, params, data)
     for callback in run.callbacks:
         callback.on_setup(run)
-    run.loss = loss_of(params, data).to(accelerator.device)
+    with told():
+        run.loss = loss_of(params, data).to(accelerator.device)
     add_training(run)
     return run
 
@@ -460,6 +460,16 @@ def restore_state(
         callback.load_state_dict(values)
 
 # %% ../nbs/15_training.ipynb #ef6023b0
+def tell_progress(
+    run: Run,  # restored
+) -> None:
+    "Says that a run is finished, or where it goes on."
+    if run.is_main and run.whole:
+        print(f"runs/{run.folder.name} is finished. It is shown, not trained again; `overwrite: true` starts it anew.")
+    elif run.is_main:
+        print(f"runs/{run.folder.name} was begun. It goes on after epoch {run.epoch} of {run.params.n_epochs}.")
+
+
 def prepare(
     params: Params,
 ) -> Run:
@@ -477,6 +487,7 @@ def prepare(
         run.lock = lock
         if state:
             restore_state(run, state)
+            tell_progress(run)
         elif run.is_main:
             write_params_file(folder / "params.yaml", params)
             run.data.save(folder)
@@ -716,7 +727,7 @@ def summarise(
                 "posters": {split: len(getattr(run.data, split)) for split in ("train", "valid", "test")},
                 "data_hash": run.data.data_hash,
                 "split_hash": run.data.split_hash,
-                "seconds": sum(row["seconds"] for row in run.history),
+                "seconds": sum(row["seconds"] for row in run.history) + (run.stored.seconds if run.stored else 0.0),
                 "versions": versions(),
             },
         )

@@ -95,7 +95,7 @@ class RangePicker(ipywidgets.VBox):
         test: RangeTest,
         params_file: str | Path | None = None,  # to write the range into
     ):
-        self.test, self.params_file = test, params_file
+        self.test, self.params_file, self.saved = test, params_file, None
         first, last = np.log10(test.table["lr"].iloc[[0, -1]])
         rates = 10 ** np.linspace(first, last, max(2, round((last - first) * 20)))
         found = test.suggestion
@@ -105,12 +105,13 @@ class RangePicker(ipywidgets.VBox):
             options=[(f"{rate:.1e}", rate) for rate in rates],
             value=nearest,
             description="range",
-            layout=ipywidgets.Layout(width="95%"),
+            layout=ipywidgets.Layout(width="560px"),
         )
         self.button = ipywidgets.Button(
             description="Write range", icon="save", disabled=params_file is None, button_style="primary"
         )
-        self.image, self.message = ipywidgets.Image(format="png"), ipywidgets.HTML(f"<p>{found.words}</p>")
+        self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width="560px"))
+        self.message = ipywidgets.HTML(f"<p>{found.words}</p>")
         self.slider.observe(self.draw, names="value")
         self.button.on_click(self.write)
         self.draw()
@@ -120,13 +121,16 @@ class RangePicker(ipywidgets.VBox):
         "Draws the curve with the chosen range."
         low, high = self.slider.value
         drawn = io.BytesIO()
-        plot_lr_find(self.test.table, {"low": low, "high": high}).savefig(drawn, format="png", dpi=80)
+        plot_lr_find(self.test.table, {"low": low, "high": high}).savefig(drawn, format="png", dpi=100)
         self.image.value = drawn.getvalue()
+        if self.saved not in (None, self.slider.value):  # also where the button's message overtook the slider's
+            self.message.value = f"<p>not saved yet: saved is {self.saved[0]:.1e} to {self.saved[1]:.1e}</p>"
 
     def write(self, button: Any = None) -> None:
         "Writes the chosen range, and shows what changed or why nothing was."
         try:
             changed = write_range(self.params_file, *self.slider.value) or "nothing: the range was there already"
+            self.saved = self.slider.value
             self.message.value = f"<p>saved to {Path(self.params_file).name}</p><pre>{escape(changed)}</pre>"
         except (ConfigError, FileNotFoundError) as error:
             self.message.value = f"<p><b>not saved:</b> {escape(str(error))}</p>"
