@@ -366,7 +366,7 @@ def run_bench(
     plan = [
         (job, contender, repeat)
         for job in params.jobs
-        for repeat in range(params.repeats)
+        for repeat in range(params.head_repeats if job == "head" else params.repeats)
         for contender in contenders[job]
     ] + [("decode", "limit", repeat) for repeat in range(params.repeats)]
     for contender in params.contenders:

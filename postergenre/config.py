@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['EXPONENT', 'Flag', 'Number', 'Kwargs', 'Items', 'RUN_NAME', 'NEUTRAL', 'plain_number', 'plain_flag', 'parameter',
            'Schema', 'DataParams', 'InputParams', 'ModelParams', 'TrainingParams', 'LaterParams', 'Params',
-           'PredictParams', 'PickParams', 'BenchParams', 'kind_of', 'describe', 'ConfigError', 'told', 'nearest',
-           'make_params', 'read_parameters', 'parameters_cell', 'read_params_file', 'write_params_file', 'run_folder',
-           'differences', 'data_root', 'with_root']
+           'PredictParams', 'PickParams', 'CompareParams', 'BenchParams', 'kind_of', 'describe', 'ConfigError', 'told',
+           'nearest', 'make_params', 'read_parameters', 'parameters_cell', 'read_params_file', 'write_params_file',
+           'run_folder', 'differences', 'data_root', 'with_root']
 
 # %% ../nbs/01_config.ipynb #d39b04f7
 import contextlib
@@ -223,6 +223,12 @@ class PickParams(Schema):
     )
     params_file: str | None = parameter(None, "the params file to write the range into; none: only look", min_length=1)
 
+# %% ../nbs/01_config.ipynb #8c0063fa
+class CompareParams(Schema):
+    "The notebook `compare`."
+
+    runs: str | None = parameter(None, "folder of the runs; none: where jobs write", min_length=1)
+
 # %% ../nbs/01_config.ipynb #f0b5e103
 class BenchParams(Schema):
     "The job `bench`."
@@ -242,7 +248,8 @@ class BenchParams(Schema):
     pretrained: Flag = parameter(False, "start from ImageNet weights")
     min_positives: int = parameter(2, "a genre with fewer is left out of the macro AP", "posters", ge=1)
     seed: int = parameter(42, "of everything random", ge=0)
-    repeats: int = parameter(1, "of each job", ge=1)
+    repeats: int = parameter(1, "of fine-tuning, prediction and decoding", ge=1)
+    head_repeats: int = parameter(1, "of the head stage, which takes by far the longest", ge=1)
     jobs: list[Literal["head", "finetune", "predict"]] = parameter(["head", "finetune", "predict"], "what is measured")
     contenders: list[Literal["postergenre", "fastai", "torch", "timm", "lightning"]] = parameter(
         ["postergenre", "torch"], "who is measured"

@@ -706,6 +706,7 @@ def summarise(
         metrics["test"] = describe_split(test, genres, thresholds, enough)
     stored = compare_stored(run, best)
     if run.is_main:
+        save_predictions(run.folder / "valid_predictions.csv", run.data, "valid", run.validation)
         if len(run.data.test):
             save_predictions(run.folder / "test_predictions.csv", run.data, "test", test)
         with write_whole(run.folder / "genres.csv") as unfinished:
