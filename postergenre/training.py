@@ -28,6 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from filelock import FileLock, Timeout
 from timm.utils import ModelEmaV3
@@ -278,15 +279,13 @@ def check_metric(
 def create_accelerator(
     params: Params,
 ) -> Accelerator:
-    "Device, processes and precision of a run; raises `ConfigError`."
+    "Device, processes and precision of a run."
     precision = best_precision(params.mixed_precision)
     try:
         return Accelerator(mixed_precision=precision)
-    except ValueError:
-        raise ConfigError(
-            f"`mixed_precision`: this process has begun in another precision than {precision}, and keeps it. "
-            "Restart the kernel."
-        ) from None
+    except ValueError:  # Accelerate keeps one precision a process; in a kernel, runs come one after another
+        AcceleratorState._reset_state()
+        return Accelerator(mixed_precision=precision)
 
 # %% ../nbs/15_training.ipynb #2ca3f472
 def loss_of(
