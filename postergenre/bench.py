@@ -338,7 +338,8 @@ def measure(
     result = place / "result.json"
     # the head stage starts from nothing in each repeat; fine-tuning finds the posters decoded
     runs = place / "runs" if job == "head" else folder / "runs" / f"{contender}_{repeat}"
-    environment = {**os.environ, "RUNS_PATH": str(runs), "NO_ALBUMENTATIONS_UPDATE": "1"}
+    own = {"RUNS_PATH": str(runs), "NO_ALBUMENTATIONS_UPDATE": "1", "MPLBACKEND": "agg"}  # not the notebook's
+    environment = {**os.environ, **own}
     environment.pop("ROOT_PATH", None)
     started = time.time()
     done = subprocess.run(
@@ -451,7 +452,7 @@ def plot_bench(
         limit = part.loc[part["contender"] == "limit", column]
         if len(limit):
             axis.axvline(limit.median(), color="#d55e00", linestyle="--", label="limit")
-            axis.legend(frameon=False, fontsize=8)
+            axis.legend(fontsize=8, loc="lower right", framealpha=1)
         axis.set(title=LABELS[job], xlabel="seconds, less is better" if job == "head" else "posters/s, more is better")
         axis.spines[["top", "right"]].set_visible(False)
     plt.close(figure)
@@ -512,7 +513,13 @@ def write_results(
     ratios: pd.DataFrame,  # from `ratio_table`
 ) -> None:
     "Writes `bench.md`, and puts it into the README where one is given."
-    text = f"Measured in one run on {processor()}:\n\n{markdown(ratios)}"
+    work = read_work(runs_path() / params.experiment_name / "work")
+    text = (
+        f"Measured in one run on {processor()}: {len(work.paths('train')):,} posters to train on and "
+        f"{len(work.paths('valid')):,} to validate, {work.img_size[0]} x {work.img_size[1]} pixels, batches of "
+        f"{work.batch_size}; medians of {params.repeats} repeats (head stage: {params.head_repeats}), with lowest and "
+        f"highest.\n\n{markdown(ratios)}"
+    )
     with write_whole(runs_path() / params.experiment_name / "bench.md") as unfinished:
         unfinished.write_text(text + "\n", encoding="utf-8")
     if params.readme:

@@ -328,7 +328,7 @@ def create_run(
         callback.on_setup(run)
     with told():
         run.loss = loss_of(params, data).to(accelerator.device)
-    add_training(run)
+    add_training(run, state)
     return run
 
 # %% ../nbs/15_training.ipynb #e7668506
@@ -363,9 +363,10 @@ def compiled(
         ) from None
     return torch.compile(network)
 
-
+# %% ../nbs/15_training.ipynb #688366de
 def add_training(
     run: Run,  # with data and model; what is to stay still is frozen
+    state: dict[str, Any] | None = None,  # of a run that was begun
 ) -> None:
     "Adds sampler, schedule, optimizer, loaders and moving average, and lets Accelerate place them."
     params, accelerator, n = run.params, run.accelerator, len(run.data.train)
@@ -389,6 +390,12 @@ def add_training(
         make_loader(train, batch_sampler=run.sampler, num_workers=workers),
         make_loader(valid, batch_size=2 * params.batch_size, num_workers=workers),
     )
+    if state and state["stored"] != (run.stored is not None):
+        raise ConfigError(
+            f"runs/{run.folder.name} was begun on {'stored features' if state['stored'] else 'pictures'}, and would go "
+            f"on on {'pictures' if state['stored'] else 'stored features'}. Give the `cache` parameters it was begun "
+            "with, or `overwrite: true`."
+        )
     if params.compile and not run.stored:
         run.network = compiled(run.network)
     run.ema = ModelEmaV3(run.model, decay=params.ema_decay, use_warmup=True) if params.ema_decay else None
@@ -411,6 +418,7 @@ def run_state(
         "scaler": None if scaler is None else scaler.state_dict(),
         "callbacks": [callback.state_dict() for callback in run.callbacks],
         "start": run.start,
+        "stored": run.stored is not None,
         "data_hash": run.data.data_hash,
         "split_hash": run.data.split_hash,
     }
