@@ -326,12 +326,14 @@ def cached_posters(
     threads: int | None = None,  # that decode; none: one a core
 ) -> CachedPosters | None:
     "The posters, decoded where they are not yet; `None`, and why, where they cannot be kept."
-    paths = sorted(set(map(str, paths)))
-    shape = (len(paths), *img_size, 3)
+    paths = sorted(set(map(str, paths)), key=os.fsencode)  # as they are looked up
+    shape, grey = (len(paths), *img_size, 3), []
 
     def fill(writer: RowWriter) -> None:
         def decode(row: int) -> None:
-            writer[row] = load_patiently(paths[row], img_size, squash)
+            writer[row] = image = load_patiently(paths[row], img_size, squash)
+            if (image == GREY).all():
+                grey.append(row)
 
         parts = (range(first, min(first + 1024, len(paths))) for first in range(0, len(paths), 1024))
         with ThreadPoolExecutor(threads or os.cpu_count()) as pool:  # decoding and resizing let go of Python's lock
@@ -342,7 +344,7 @@ def cached_posters(
     name = posters_name(paths, img_size, squash)
     what = f"{len(paths):,} posters decoded to {img_size[0]} x {img_size[1]} pixels"
     rows = cached_rows(folder, name, shape, np.uint8, fill, limit, what)
-    if rows is not None and posters_name(paths, img_size, squash) != name:
+    if rows is not None and (grey or posters_name(paths, img_size, squash) != name):
         print("Cache: pictures changed while they were decoded; what was read serves this run alone.")
         (folder / name / "index.json").unlink(missing_ok=True)
     return None if rows is None else CachedPosters(rows, paths, squash)

@@ -342,6 +342,7 @@ def features_for_head(
     if not (params.feature_views and params.cache and only_head_learns(run.model)):
         return None
     settings = params.model_dump(include={"model_name", "model_kwargs", "img_size", "squash", "augmentations"})
+    settings["posters"] = run.data.posters.rows.folder.name if run.data.posters else ""  # as they were decoded
     limit = int(params.cache_limit * 1e9)
     arguments = (params.feature_views, settings, run.accelerator, limit, params.batch_size, params.num_workers)
     stored = stored_features(cache_folder(params), run.model, train, valid, *arguments)

@@ -82,6 +82,17 @@ def test_a_picture_that_breaks_while_the_cache_is_built_does_not_stop_it(tmp_pat
     with pytest.warns(UserWarning, match="taken as grey"):
         posters = cache.cached_posters(tmp_path / "cache", [*pictures[:3], str(broken)], (64, 48))
     assert (posters.load(str(broken)) == cache.GREY).all()
+    assert not list((tmp_path / "cache").glob("*/index.json"))  # grey is for this run alone
+
+
+def test_names_that_are_no_utf8_are_found(tmp_path, pictures):
+    names = [os.fsdecode(name) for name in (b"caf\xe9.jpg", "caf\u00e9.jpg".encode(), b"\x80.jpg", b"z.jpg")]
+    for name, source in zip(names, pictures, strict=False):
+        os.link(source, tmp_path / name)
+    paths = [str(tmp_path / name) for name in names]
+    posters = cache.cached_posters(tmp_path / "cache", paths, (64, 48))
+    for path, source in zip(paths, pictures, strict=False):
+        assert np.array_equal(posters.load(path), cache.load_poster(source, (64, 48)))
 
 
 def test_ten_times_the_posters_stay_on_disk(tmp_path):
