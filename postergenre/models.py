@@ -6,16 +6,19 @@
 __all__ = ['PACKAGES', 'SET_ELSEWHERE', 'HEAD_NORMS', 'HEAD_ROWS', 'check_model_name', 'packaged_weights', 'pair_weights',
            'load_packaged', 'WeightsNotFound', 'cached_weights', 'hub_answers', 'ways_out', 'load_from_hub',
            'create_backbone', 'explain_kwargs', 'feature_width', 'SoftRoot', 'create_head', 'prior_logits',
-           'best_precision', 'PosterClassifier', 'create_model', 'freeze', 'unfreeze', 'find_part', 'parts_table',
-           'clean_names', 'match_head', 'heads_fit', 'load_weights']
+           'best_precision', 'keep_freed_memory', 'Float32Depthwise', 'PosterClassifier', 'create_model', 'freeze',
+           'unfreeze', 'find_part', 'parts_table', 'clean_names', 'match_head', 'heads_fit', 'load_weights']
 
 # %% ../nbs/07_models.ipynb #707cef14
+import ctypes
 import difflib
 import importlib.util
 import inspect
+import platform
 import socket
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +29,7 @@ import pandas as pd
 import timm
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from .config import nearest
 
@@ -299,7 +303,7 @@ def prior_logits(
         raise ValueError(f"prevalence must hold {n_genres} numbers from 0 to 1, but is {share.tolist()}.")
     return torch.logit(share.clamp(0.001, 0.999))
 
-# %% ../nbs/07_models.ipynb #b1840ac4
+# %% ../nbs/07_models.ipynb #8d287ae9
 def best_precision(
     wanted: str = "auto",  # auto, no, fp16 or bf16
 ) -> str:
@@ -311,7 +315,35 @@ def best_precision(
     known = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "no"
 
+# %% ../nbs/07_models.ipynb #f874caed
+def keep_freed_memory() -> None:
+    "Has glibc keep large blocks that were freed, for the next batch; does nothing where there is another C library."
+    if platform.libc_ver()[0] == "glibc":
+        trim_threshold, mmap_max = -1, -4  # their numbers in malloc.h
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
+
+class Float32Depthwise(TorchFunctionMode):
+    "Within it, autocast on a CPU computes depthwise convolutions in float32, and rounds what they give."
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        depthwise = func is torch.conv2d and args[0].device.type == "cpu" and args[1].shape[1] == 1
+        if not (depthwise and torch.is_autocast_enabled("cpu")):
+            return func(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False):
+            given = func(args[0].float(), *args[1:], **kwargs)
+        return given.to(torch.get_autocast_dtype("cpu"))
+
+# %% ../nbs/07_models.ipynb #b1840ac4
 class PosterClassifier(nn.Module):
     """A backbone with pooled features, and a head for genres.
 
@@ -340,7 +372,9 @@ class PosterClassifier(nn.Module):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         "(posters, features), before the head"
-        return self.backbone(self.normalise(images))
+        fast = self.training and not torch.compiler.is_compiling()  # a compiler writes its own kernels
+        with Float32Depthwise() if fast else nullcontext():
+            return self.backbone(self.normalise(images))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(images))

@@ -30,7 +30,7 @@ from .config import ConfigError, Params, PredictParams, told
 from .dataset import fit_poster, in_parallel, make_loader
 from .demo import draw_demo_posters
 from .metrics import decide
-from .models import best_precision
+from .models import best_precision, keep_freed_memory
 from .paths import resolve_path, runs_path, write_whole
 from .plots import prediction_grid
 from postergenre.torchscript import (
@@ -101,6 +101,7 @@ def load_predictor(
     mixed_precision: str = "no",  # auto, no, fp16 or bf16
 ) -> Predictor:
     "The model of a file; raises `FileNotFoundError` or `ConfigError`."
+    keep_freed_memory()
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = best_precision(mixed_precision)
     if path.suffix == ".pth":

@@ -63,7 +63,7 @@ from postergenre.metrics import (
     headline,
     tune_thresholds,
 )
-from .models import best_precision, create_model, load_weights
+from .models import best_precision, create_model, keep_freed_memory, load_weights
 from .paths import resolve_path, runs_path, write_json, write_whole
 from .sampler import IterationSampler
 from .schedules import create_optimizer, create_schedule, set_lr
@@ -280,6 +280,7 @@ def create_accelerator(
     params: Params,
 ) -> Accelerator:
     "Device, processes and precision of a run."
+    keep_freed_memory()
     precision = best_precision(params.mixed_precision)
     try:
         return Accelerator(mixed_precision=precision)
