@@ -251,8 +251,8 @@ class BenchParams(Schema):
     repeats: int = parameter(1, "of fine-tuning, prediction and decoding", ge=1)
     head_repeats: int = parameter(1, "of the head stage, which takes by far the longest", ge=1)
     jobs: list[Literal["head", "finetune", "predict"]] = parameter(["head", "finetune", "predict"], "what is measured")
-    contenders: list[Literal["postergenre", "fastai", "torch", "timm", "lightning"]] = parameter(
-        ["postergenre", "torch"], "who is measured"
+    contenders: list[Literal["postergenre", "compiled", "fastai", "torch", "timm", "lightning"]] = parameter(
+        ["postergenre", "torch"], "who is measured; compiled is fine-tuning here with `compile`, its warm-up counted"
     )
     peers_python: str | None = parameter(
         None, "Python of the environment of nbs/peers.txt, for fastai and lightning", min_length=1
