@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['EXPONENT', 'Flag', 'Number', 'Kwargs', 'Items', 'RUN_NAME', 'NEUTRAL', 'plain_number', 'plain_flag', 'parameter',
            'Schema', 'DataParams', 'InputParams', 'ModelParams', 'TrainingParams', 'LaterParams', 'Params',
-           'PredictParams', 'PickParams', 'CompareParams', 'BenchParams', 'kind_of', 'describe', 'ConfigError', 'told',
-           'nearest', 'make_params', 'read_parameters', 'parameters_cell', 'read_params_file', 'write_params_file',
-           'run_folder', 'differences', 'data_root', 'with_root']
+           'PredictParams', 'PickParams', 'CompareParams', 'ExploreParams', 'EvaluateParams', 'TryParams',
+           'BenchParams', 'kind_of', 'describe', 'ConfigError', 'told', 'nearest', 'make_params', 'read_parameters',
+           'parameters_cell', 'read_params_file', 'write_params_file', 'run_folder', 'differences', 'data_root',
+           'with_root']
 
 # %% ../nbs/01_config.ipynb #d39b04f7
 import contextlib
@@ -228,6 +229,39 @@ class CompareParams(Schema):
     "The notebook `compare`."
 
     runs: str | None = parameter(None, "folder of the runs; none: where jobs write", min_length=1)
+
+
+class ExploreParams(Schema):
+    "The notebook `explore`."
+
+    root_path: str | None = parameter(
+        None, "data folder; none: the environment's ROOT_PATH, or else demo posters", min_length=1
+    )
+    n_demo_posters: int = parameter(160, "drawn where there is no data folder", "posters", ge=64)
+    page_size: int = parameter(24, "of the gallery", "posters", ge=1, le=100)
+
+
+class EvaluateParams(Schema):
+    "The job `evaluate`."
+
+    experiment_name: str = parameter("smoke", "the finished run to look at: a folder below runs/", pattern=RUN_NAME)
+    split: Literal["valid", "test"] = parameter("valid", "the posters it is evaluated on")
+    threshold_rule: Literal["f1", "precision"] = parameter(
+        "f1", "how thresholds are tuned on validation data: best F1, or the lowest that reaches `wanted_precision`"
+    )
+    wanted_precision: Number = parameter(0.5, "of each genre, where `threshold_rule` is precision", gt=0, le=1)
+    write_thresholds: Flag = parameter(False, "keep the thresholds in the run, for its next export")
+    n_mistakes: int = parameter(12, "most confident mistakes in a grid", "posters", ge=0, le=60)
+    n_cam: int = parameter(6, "posters with a Grad-CAM overlay; 0: none", "posters", ge=0, le=60)
+
+
+class TryParams(Schema):
+    "The page `try_it`."
+
+    model: str | None = parameter(
+        None, "an exported .ts, or a checkpoint .pth; none: that of the smoke run", min_length=1
+    )
+    examples: str | None = parameter(None, "folder of pictures to choose from; none: demo posters", min_length=1)
 
 # %% ../nbs/01_config.ipynb #f0b5e103
 class BenchParams(Schema):
