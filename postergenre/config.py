@@ -247,12 +247,12 @@ class EvaluateParams(Schema):
     experiment_name: str = parameter("smoke", "the finished run to look at: a folder below runs/", pattern=RUN_NAME)
     weights: Literal["auto", "best", "last", "swa"] = parameter(
         "auto",
-        "which of its models; auto: the one that is exported, swa where it helped on validation data, or else best",
+        "which model of the run; auto: swa where it helped on validation data, or else best",
     )
     split: Literal["valid", "test"] = parameter("valid", "the posters it is evaluated on")
     threshold_rule: Literal["f1", "precision", "stored"] = parameter(
         "f1",
-        "tuned on validation data: best F1, or the lowest that reaches `wanted_precision`; stored: as kept in the run",
+        "best F1, or the lowest that reaches `wanted_precision`, on validation data; stored: thresholds.json",
     )
     wanted_precision: Number = parameter(0.5, "of each genre, where `threshold_rule` is precision", gt=0, le=1)
     write_thresholds: Flag = parameter(False, "keep the thresholds in the run, for its next export")
