@@ -252,7 +252,7 @@ class EvaluateParams(Schema):
     split: Literal["valid", "test"] = parameter("valid", "the posters it is evaluated on")
     threshold_rule: Literal["f1", "precision", "stored"] = parameter(
         "f1",
-        "best F1, or the lowest that reaches `wanted_precision`, on validation data; stored: thresholds.json",
+        "on validation data by best F1 or `wanted_precision`; stored: those of thresholds.json",
     )
     wanted_precision: Number = parameter(0.5, "of each genre, where `threshold_rule` is precision", gt=0, le=1)
     write_thresholds: Flag = parameter(False, "keep the thresholds in the run, for its next export")
