@@ -13,7 +13,7 @@ __all__ = ['MOST_GENRES', 'FEWEST', 'STYLE', 'REPORT', 'LIMITS', 'FinishedRun', 
            'ThresholdFigure', 'data_address', 'small_picture', 'picture_cell', 'picture_row', 'EvaluationControls',
            'ThresholdControls', 'MistakesControls', 'EvaluationPage']
 
-# %% ../nbs/27_evaluate.ipynb #cdfaad61
+# %% ../nbs/27_evaluate.ipynb #a430b4b2
 import base64
 import functools
 import hashlib
@@ -73,7 +73,7 @@ from postergenre.training import (
     lock_run,
 )
 
-# %% ../nbs/27_evaluate.ipynb #9332a94e
+# %% ../nbs/27_evaluate.ipynb #a9cb21e1
 @dataclass(frozen=True)
 class FinishedRun:
     "A finished training run, its data, and one of its models."
@@ -96,7 +96,8 @@ def open_finished(
     weights: str = "auto",  # auto, best, last or swa
 ) -> FinishedRun:
     "The run, or `ConfigError` where it is running, broken, no training run, or its data have changed."
-    if state_of(runs_path() / experiment_name) == "running":
+    folder = runs_path() / experiment_name
+    if (folder / "params.yaml").is_file() and state_of(folder) == "running":
         raise ConfigError(f"`experiment_name`: runs/{experiment_name} is being trained. Wait until it is finished.")
     folder, params, _ = finished_run(Params(experiment_name=experiment_name))
     path = chosen_weights(folder, weights)
@@ -107,7 +108,7 @@ def open_finished(
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return FinishedRun(folder, params, data, path, sha256, checkpoint["meta"], model_of(checkpoint))
 
-# %% ../nbs/27_evaluate.ipynb #966ee4dc
+# %% ../nbs/27_evaluate.ipynb #a424dc5a
 @dataclass(frozen=True)
 class Scored:
     "The posters of a split, in its order, with truth and scores."
@@ -158,7 +159,7 @@ def stored_scores(
     difference = np.abs(score_anew(run, split, again) - scores[again]).max()
     return scores if difference <= 0.05 else None  # rounding to bf16 in another order makes 0.01
 
-# %% ../nbs/27_evaluate.ipynb #ab6b6b91
+# %% ../nbs/27_evaluate.ipynb #3a398ce1
 def scores_of_split(
     run: FinishedRun,
     split: str,  # valid or test
@@ -173,7 +174,7 @@ def scores_of_split(
     targets = targets_of(frame, run.genres).astype(np.uint8)
     return Scored(split, frame["Id"].tolist(), frame["path"].tolist(), targets, scores, origin)
 
-# %% ../nbs/27_evaluate.ipynb #cede23c7
+# %% ../nbs/27_evaluate.ipynb #372c6579
 @dataclass(frozen=True)
 class Thresholds:
     "Where a score becomes a yes."
@@ -216,7 +217,7 @@ def choose_thresholds(
     )
     return Thresholds(values, f"{words}, on {len(valid.ids):,} validation posters", notes)
 
-# %% ../nbs/27_evaluate.ipynb #a95d80e6
+# %% ../nbs/27_evaluate.ipynb #37272cfb
 def stored_thresholds(
     run: FinishedRun,
 ) -> Thresholds:
@@ -256,7 +257,7 @@ def save_thresholds(
         words += " model.ts and model.pt2 hold other ones still: run nbs/to_torchscript.ipynb again."
     return words
 
-# %% ../nbs/27_evaluate.ipynb #793f7605
+# %% ../nbs/27_evaluate.ipynb #3747aed8
 def calibration_error(
     targets: np.ndarray,  # (posters,), 0 or 1
     scores: np.ndarray,  # (posters,), 0 to 1
@@ -297,7 +298,7 @@ def all_figures(
         return pd.DataFrame(columns=["value", "floor", "sd", "low", "high"], dtype=np.float64).rename_axis("metric")
     return headline_table(scored.targets, scored.scores, genres, thresholds, min_positives)
 
-# %% ../nbs/27_evaluate.ipynb #c99994ce
+# %% ../nbs/27_evaluate.ipynb #af72869d
 def genre_panels(
     titles: Sequence[str],  # one a panel
     n_columns: int = 5,  # panels a row
@@ -337,7 +338,7 @@ def plot_precision_recall(
     figure.supylabel("precision", fontsize=10)
     return figure
 
-# %% ../nbs/27_evaluate.ipynb #58030ffb
+# %% ../nbs/27_evaluate.ipynb #e8125799
 def plot_calibration(
     scored: Scored,
     genres: Sequence[str],
@@ -358,7 +359,7 @@ def plot_calibration(
     figure.supylabel("share with the genre", fontsize=10)
     return figure
 
-# %% ../nbs/27_evaluate.ipynb #be9b8819
+# %% ../nbs/27_evaluate.ipynb #b67cf272
 def surest_mistakes(
     scored: Scored,
     thresholds: np.ndarray,  # (genres,)
@@ -385,7 +386,7 @@ def plot_mistakes(
     chosen = (scored.scores[rows], genres, thresholds, scored.targets[rows])
     return prediction_grid([scored.paths[row] for row in rows], *chosen, titles=titles)
 
-# %% ../nbs/27_evaluate.ipynb #e3ba7372
+# %% ../nbs/27_evaluate.ipynb #10b135af
 def fitted_images(
     run: FinishedRun,
     split: str,  # valid or test
@@ -424,7 +425,7 @@ def cam_choice(
     first_of = {row: (row, column) for row, column in reversed(in_turn)}
     return sorted(first_of.values(), key=in_turn.index)[:n]
 
-# %% ../nbs/27_evaluate.ipynb #929afd98
+# %% ../nbs/27_evaluate.ipynb #6d596cd1
 def plot_cams(
     images: torch.Tensor,  # (posters, 3, height, width) uint8
     cams: np.ndarray,  # (posters, height, width)
@@ -463,7 +464,7 @@ def plot_mean_maps(
     figure.colorbar(drawn, ax=figure.axes, shrink=0.8, pad=0.01)
     return figure
 
-# %% ../nbs/27_evaluate.ipynb #dc0e34c7
+# %% ../nbs/27_evaluate.ipynb #f5aa347d
 MOST_GENRES = 3  # of a poster in the data
 FEWEST = 5  # posters on which a share may rest
 
@@ -490,7 +491,7 @@ def missing_genres(
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values(["likely", "score"], ascending=False, kind="stable", ignore_index=True)
 
-# %% ../nbs/27_evaluate.ipynb #c60b81df
+# %% ../nbs/27_evaluate.ipynb #c858d0c5
 @dataclass(frozen=True)
 class Evaluated:
     "A model on the posters of a split."
@@ -536,7 +537,7 @@ def reading_notes(
         *([flattering] if shown.split == "valid" else []),
     ]
 
-# %% ../nbs/27_evaluate.ipynb #65ebf414
+# %% ../nbs/27_evaluate.ipynb #9608cd49
 def cam_pictures(
     run: FinishedRun,
     shown: Scored,
@@ -585,7 +586,7 @@ def draw_pictures(
             figures[title] = plot_mistakes(shown, pairs, run.genres, thresholds)
     return {title: compact(figure, 128).data for title, figure in figures.items()}
 
-# %% ../nbs/27_evaluate.ipynb #7ee49f2c
+# %% ../nbs/27_evaluate.ipynb #ec66e728
 def evaluate_run(
     params: EvaluateParams,
 ) -> Evaluated:
@@ -621,7 +622,7 @@ def evaluate_run(
         notes=reading_notes(run, shown, thresholds) + told_why,
     )
 
-# %% ../nbs/27_evaluate.ipynb #0f66fee8
+# %% ../nbs/27_evaluate.ipynb #c4fd80c6
 def plain_rows(
     table: pd.DataFrame,
 ) -> dict[str, dict[str, Any]]:
@@ -659,7 +660,7 @@ def evaluation_facts(
         "versions": versions(),
     }
 
-# %% ../nbs/27_evaluate.ipynb #ff4acc4a
+# %% ../nbs/27_evaluate.ipynb #b1c4c4fc
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 960px; margin: 2em auto; padding: 0 1em; }
 table { border-collapse: collapse; font-size: 13px; }
@@ -701,7 +702,7 @@ high; of is how many they are.</p>
 </html>
 """
 
-# %% ../nbs/27_evaluate.ipynb #9c3ea325
+# %% ../nbs/27_evaluate.ipynb #f0a14984
 def report_html(
     evaluated: Evaluated,
     n_missing: int = 40,  # rows of the last table
@@ -734,7 +735,7 @@ def report_html(
         )
     )
 
-# %% ../nbs/27_evaluate.ipynb #3e7f3c05
+# %% ../nbs/27_evaluate.ipynb #d4a77c13
 LIMITS = """- It knows the genres above and no others, whatever a poster shows.
 - A poster of the data has at most three genres. A film with more of them lacks the rest in the table, so the model
   learned some true genres as wrong: precision is measured too low, and scores of common companions come out low.
@@ -772,7 +773,7 @@ def card_front(
     yaml.dump(content, text)
     return f"---\n{text.getvalue()}---\n"
 
-# %% ../nbs/27_evaluate.ipynb #ed2c45c7
+# %% ../nbs/27_evaluate.ipynb #f97f4716
 def card_tables(
     evaluated: Evaluated,
 ) -> tuple[str, str]:
@@ -802,7 +803,7 @@ def card_tables(
     )
     return markdown(overall), markdown(genres)
 
-# %% ../nbs/27_evaluate.ipynb #ff274899
+# %% ../nbs/27_evaluate.ipynb #394b280f
 def model_card(
     evaluated: Evaluated,
 ) -> str:
@@ -838,7 +839,7 @@ def model_card(
     ]
     return card_front(evaluated) + "\n" + "\n\n".join(parts) + "\n"
 
-# %% ../nbs/27_evaluate.ipynb #14c26b9f
+# %% ../nbs/27_evaluate.ipynb #15d53a1c
 def write_evaluation(
     evaluated: Evaluated,
 ) -> list[Path]:
@@ -855,7 +856,7 @@ def write_evaluation(
         write_json(folder / "evaluation.json", facts)
     return [folder / name for name in (*texts, "evaluation.json")]
 
-# %% ../nbs/27_evaluate.ipynb #d3e9ee7e
+# %% ../nbs/27_evaluate.ipynb #ab512592
 class ThresholdCounts:
     "One genre at any threshold, from scores that are sorted once."
 
@@ -883,7 +884,7 @@ class ThresholdCounts:
             }
         return {"hits": hits, "misses": true - hits, "false_alarms": predicted - hits, "predicted": predicted, **shares}
 
-# %% ../nbs/27_evaluate.ipynb #d184c750
+# %% ../nbs/27_evaluate.ipynb #b2c4f3a3
 class ThresholdFigure:
     "Precision, recall and F1 over the threshold, and precision over recall; a line and a dot mark one threshold."
 
@@ -939,7 +940,7 @@ class ThresholdFigure:
         Image.fromarray(np.asarray(self.canvas.buffer_rgba())[..., :3]).save(content, "png", compress_level=1)
         return content.getvalue()
 
-# %% ../nbs/27_evaluate.ipynb #0e5f57a4
+# %% ../nbs/27_evaluate.ipynb #b0679392
 def data_address(
     image: Image.Image,  # RGB
 ) -> str:
@@ -976,7 +977,7 @@ def picture_row(
     "HTML of pictures side by side."
     return f'<div style="display: flex; flex-wrap: wrap; gap: 10px">{"".join(cells)}</div>'
 
-# %% ../nbs/27_evaluate.ipynb #ed33ebc3
+# %% ../nbs/27_evaluate.ipynb #72bb6d41
 class EvaluationControls(ipywidgets.VBox):
     "What stands on the page, and where."
 
@@ -993,9 +994,9 @@ class EvaluationControls(ipywidgets.VBox):
             max=1, step=0.005, readout_format=".3f", description="threshold", layout={"width": "480px"}, style=wide
         )
         rules = [("best F1", "f1"), ("lowest with a precision of", "precision")]
-        self.rule = ipywidgets.Dropdown(options=rules, description="all genres by", style=wide)
+        self.rule = ipywidgets.Dropdown(options=rules, description="tune all genres by", style=wide)
         self.wanted = ipywidgets.BoundedFloatText(value=0.5, min=0.01, max=1, step=0.05, layout={"width": "80px"})
-        self.tune_button = ipywidgets.Button(description="Tune all")
+        self.tune_button = ipywidgets.Button(description="Tune")
         self.save_button = ipywidgets.Button(description="Save thresholds", icon="save", button_style="primary")
         self.kind = ipywidgets.ToggleButtons(options=["nearest to the threshold", "surest"], description="mistakes")
         self.kind.style.button_width = "190px"
@@ -1015,7 +1016,7 @@ class EvaluationControls(ipywidgets.VBox):
             + [self.kind, self.mistakes, explaining, self.cam]
         )
 
-# %% ../nbs/27_evaluate.ipynb #13c83336
+# %% ../nbs/27_evaluate.ipynb #23911019
 class ThresholdControls(EvaluationControls):
     "A genre's threshold, moved on validation data: counts, marks and mistakes follow."
 
@@ -1045,7 +1046,7 @@ class ThresholdControls(EvaluationControls):
 
     def move(self, change: Any) -> None:
         "The slider was moved."
-        self.values[self.column] = change["new"]
+        self.values[self.column] = round(change["new"], 3)  # its steps, without the noise of binary fractions
         self.message.value = "not saved yet"
         self.show()
 
@@ -1070,7 +1071,7 @@ class ThresholdControls(EvaluationControls):
     def show_mistakes(self, change: Any = None) -> None:
         "The posters that are mistaken; `MistakesControls` shows them."
 
-# %% ../nbs/27_evaluate.ipynb #11780b5e
+# %% ../nbs/27_evaluate.ipynb #01e62ec0
 class MistakesControls(ThresholdControls):
     "And the posters that the threshold gets wrong."
 
@@ -1104,7 +1105,7 @@ class MistakesControls(ThresholdControls):
         true = [genre for genre, yes in zip(self.run.genres, self.valid.targets[row], strict=True) if yes]
         return [(verdict, color), (", ".join(true) or "no genre", "#333333"), (self.valid.ids[row], "#666666")]
 
-# %% ../nbs/27_evaluate.ipynb #bf8454a0
+# %% ../nbs/27_evaluate.ipynb #0d9476d0
 class EvaluationPage(MistakesControls):
     "The whole page: also buttons to tune all thresholds and to save them, and Grad-CAM of a poster."
 
@@ -1128,8 +1129,10 @@ class EvaluationPage(MistakesControls):
 
     def save(self, button: Any = None) -> None:
         "Writes thresholds.json, or says why not."
-        moved = [g for g, a, b in zip(self.run.genres, self.values, self.tuned.values, strict=True) if a != b]
-        rule = self.tuned.rule + (f"; moved by hand: {', '.join(moved)}" if moved else "")
+        rule, _, before = self.tuned.rule.partition("; moved by hand: ")  # of stored ones, which may say so already
+        same = self.values == self.tuned.values
+        moved = [g for g, kept in zip(self.run.genres, same, strict=True) if not kept or g in before.split(", ")]
+        rule += f"; moved by hand: {', '.join(moved)}" if moved else ""
         try:
             self.message.value = html.escape(save_thresholds(self.run, Thresholds(self.values, rule)))
         except ConfigError as error:
