@@ -14,7 +14,7 @@ def test_a_threshold_that_is_moved_changes_the_counts(lab, page, shots, chain):
     run_all(page, address, "evaluate.ipynb")
     counts = page.locator(".counts")
     counts.wait_for(timeout=120_000)
-    page.get_by_text("What is kept").wait_for(timeout=120_000)
+    page.get_by_text("What is kept").first.wait_for(timeout=120_000)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000)
     first, seconds = counts.inner_text(), []
     page.locator(".noUi-handle").first.focus()
