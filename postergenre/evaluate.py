@@ -13,7 +13,7 @@ __all__ = ['MOST_GENRES', 'FEWEST', 'STYLE', 'REPORT', 'LIMITS', 'FinishedRun', 
            'ThresholdFigure', 'data_address', 'small_picture', 'picture_cell', 'picture_row', 'EvaluationControls',
            'ThresholdControls', 'MistakesControls', 'EvaluationPage']
 
-# %% ../nbs/27_evaluate.ipynb #985dd94f
+# %% ../nbs/27_evaluate.ipynb #30c22ba7
 import base64
 import functools
 import hashlib
@@ -73,7 +73,7 @@ from postergenre.training import (
     lock_run,
 )
 
-# %% ../nbs/27_evaluate.ipynb #a81ef66b
+# %% ../nbs/27_evaluate.ipynb #376f7992
 @dataclass(frozen=True)
 class FinishedRun:
     "A finished training run, its data, and one of its models."
@@ -108,7 +108,7 @@ def open_finished(
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return FinishedRun(folder, params, data, path, sha256, checkpoint["meta"], model_of(checkpoint))
 
-# %% ../nbs/27_evaluate.ipynb #38571e58
+# %% ../nbs/27_evaluate.ipynb #87843ba0
 @dataclass(frozen=True)
 class Scored:
     "The posters of a split, in its order, with truth and scores."
@@ -159,7 +159,7 @@ def stored_scores(
     difference = np.abs(score_anew(run, split, again) - scores[again]).max()
     return scores if difference <= 0.05 else None  # rounding to bf16 in another order makes 0.01
 
-# %% ../nbs/27_evaluate.ipynb #20438d29
+# %% ../nbs/27_evaluate.ipynb #6ca59e87
 def scores_of_split(
     run: FinishedRun,
     split: str,  # valid or test
@@ -174,7 +174,7 @@ def scores_of_split(
     targets = targets_of(frame, run.genres).astype(np.uint8)
     return Scored(split, frame["Id"].tolist(), frame["path"].tolist(), targets, scores, origin)
 
-# %% ../nbs/27_evaluate.ipynb #b3d5bb8a
+# %% ../nbs/27_evaluate.ipynb #3d74b69e
 @dataclass(frozen=True)
 class Thresholds:
     "Where a score becomes a yes."
@@ -217,7 +217,7 @@ def choose_thresholds(
     )
     return Thresholds(values, f"{words}, on {len(valid.ids):,} validation posters", notes)
 
-# %% ../nbs/27_evaluate.ipynb #4b7f311d
+# %% ../nbs/27_evaluate.ipynb #8f9d8852
 def stored_thresholds(
     run: FinishedRun,
 ) -> Thresholds:
@@ -257,7 +257,7 @@ def save_thresholds(
         words += " model.ts and model.pt2 hold other ones still: run nbs/to_torchscript.ipynb again."
     return words
 
-# %% ../nbs/27_evaluate.ipynb #bb588f6f
+# %% ../nbs/27_evaluate.ipynb #8013e878
 def calibration_error(
     targets: np.ndarray,  # (posters,), 0 or 1
     scores: np.ndarray,  # (posters,), 0 to 1
@@ -298,7 +298,7 @@ def all_figures(
         return pd.DataFrame(columns=["value", "floor", "sd", "low", "high"], dtype=np.float64).rename_axis("metric")
     return headline_table(scored.targets, scored.scores, genres, thresholds, min_positives)
 
-# %% ../nbs/27_evaluate.ipynb #97201a32
+# %% ../nbs/27_evaluate.ipynb #d70c90dc
 def genre_panels(
     titles: Sequence[str],  # one a panel
     n_columns: int = 5,  # panels a row
@@ -338,13 +338,13 @@ def plot_precision_recall(
     figure.supylabel("precision", fontsize=10)
     return figure
 
-# %% ../nbs/27_evaluate.ipynb #b01b6f48
+# %% ../nbs/27_evaluate.ipynb #b08345da
 def plot_calibration(
     scored: Scored,
     genres: Sequence[str],
     table: pd.DataFrame,  # from `genre_figures`
 ) -> Figure:
-    "Share of posters with the genre over their mean score, for all labels together and for each counted genre."
+    "Share with the genre over the mean score of a bin, dots as large as its posters are many; all labels, then genres."
     shown = [("all labels", scored.targets.ravel(), scored.scores.ravel(), "black")]
     colors = genre_colors(genres)
     for genre in table.index[table["counted"]]:
@@ -354,12 +354,14 @@ def plot_calibration(
     for axes, (_, targets, scores, color) in zip(panels, shown, strict=True):
         axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=0.8)
         share, mean = calibration_curve(targets, scores, n_bins=10)
-        axes.plot(mean, share, "o-", color=color, markersize=4, linewidth=2)
+        posters = np.bincount(np.searchsorted(np.linspace(0, 1, 11)[1:-1], scores), minlength=10)
+        axes.plot(mean, share, color=color, linewidth=1.5)
+        axes.scatter(mean, share, 6 + 150 * posters[posters > 0] / len(scores), color=color)
     figure.supxlabel("mean score of the bin", fontsize=10)
     figure.supylabel("share with the genre", fontsize=10)
     return figure
 
-# %% ../nbs/27_evaluate.ipynb #fa2885c7
+# %% ../nbs/27_evaluate.ipynb #6c498b15
 def surest_mistakes(
     scored: Scored,
     thresholds: np.ndarray,  # (genres,)
@@ -386,7 +388,7 @@ def plot_mistakes(
     chosen = (scored.scores[rows], genres, thresholds, scored.targets[rows])
     return prediction_grid([scored.paths[row] for row in rows], *chosen, titles=titles)
 
-# %% ../nbs/27_evaluate.ipynb #a1df2843
+# %% ../nbs/27_evaluate.ipynb #b5d83190
 def fitted_images(
     run: FinishedRun,
     split: str,  # valid or test
@@ -425,7 +427,7 @@ def cam_choice(
     first_of = {row: (row, column) for row, column in reversed(in_turn)}
     return sorted(first_of.values(), key=in_turn.index)[:n]
 
-# %% ../nbs/27_evaluate.ipynb #b418e411
+# %% ../nbs/27_evaluate.ipynb #221dbd1a
 def plot_cams(
     images: torch.Tensor,  # (posters, 3, height, width) uint8
     cams: np.ndarray,  # (posters, height, width)
@@ -464,7 +466,7 @@ def plot_mean_maps(
     figure.colorbar(drawn, ax=figure.axes, shrink=0.8, pad=0.01)
     return figure
 
-# %% ../nbs/27_evaluate.ipynb #db995fc2
+# %% ../nbs/27_evaluate.ipynb #5f6e6e35
 MOST_GENRES = 3  # of a poster in the data
 FEWEST = 5  # posters on which a share may rest
 
@@ -491,7 +493,7 @@ def missing_genres(
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values(["likely", "score"], ascending=False, kind="stable", ignore_index=True)
 
-# %% ../nbs/27_evaluate.ipynb #709a9a41
+# %% ../nbs/27_evaluate.ipynb #2e62e93e
 @dataclass(frozen=True)
 class Evaluated:
     "A model on the posters of a split."
@@ -537,7 +539,7 @@ def reading_notes(
         *([flattering] if shown.split == "valid" else []),
     ]
 
-# %% ../nbs/27_evaluate.ipynb #7fcf5f6d
+# %% ../nbs/27_evaluate.ipynb #6c8a9f34
 def cam_pictures(
     run: FinishedRun,
     shown: Scored,
@@ -579,14 +581,16 @@ def draw_pictures(
         "Precision over recall, the AP in the title; the dot is at the threshold": plot_precision_recall(
             shown, run.genres, table
         ),
-        "Calibration, the expected calibration error in the title": plot_calibration(shown, run.genres, table),
+        "Calibration, the expected error in the title; large dots stand for many posters": plot_calibration(
+            shown, run.genres, table
+        ),
     }
     for kind, title in (("false alarm", "The surest false alarms"), ("missed", "The surest misses")):
         if pairs := surest_mistakes(shown, thresholds, kind, n_mistakes):
             figures[title] = plot_mistakes(shown, pairs, run.genres, thresholds)
     return {title: compact(figure, 128).data for title, figure in figures.items()}
 
-# %% ../nbs/27_evaluate.ipynb #9b3dcd88
+# %% ../nbs/27_evaluate.ipynb #392c51db
 def evaluate_run(
     params: EvaluateParams,
 ) -> Evaluated:
@@ -622,7 +626,7 @@ def evaluate_run(
         notes=reading_notes(run, shown, thresholds) + told_why,
     )
 
-# %% ../nbs/27_evaluate.ipynb #19e2be0a
+# %% ../nbs/27_evaluate.ipynb #24ba4ea1
 def plain_rows(
     table: pd.DataFrame,
 ) -> dict[str, dict[str, Any]]:
@@ -660,7 +664,7 @@ def evaluation_facts(
         "versions": versions(),
     }
 
-# %% ../nbs/27_evaluate.ipynb #4875b5ca
+# %% ../nbs/27_evaluate.ipynb #d4e12e16
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 960px; margin: 2em auto; padding: 0 1em; }
 table { border-collapse: collapse; font-size: 13px; }
@@ -702,7 +706,7 @@ high; of is how many they are.</p>
 </html>
 """
 
-# %% ../nbs/27_evaluate.ipynb #3626e5ab
+# %% ../nbs/27_evaluate.ipynb #47a43f9a
 def report_html(
     evaluated: Evaluated,
     n_missing: int = 40,  # rows of the last table
@@ -735,7 +739,7 @@ def report_html(
         )
     )
 
-# %% ../nbs/27_evaluate.ipynb #a224f9d6
+# %% ../nbs/27_evaluate.ipynb #0c99233e
 LIMITS = """- It knows the genres above and no others, whatever a poster shows.
 - A poster of the data has at most three genres. A film with more of them lacks the rest in the table, so the model
   learned some true genres as wrong: precision is measured too low, and scores of common companions come out low.
@@ -773,7 +777,7 @@ def card_front(
     yaml.dump(content, text)
     return f"---\n{text.getvalue()}---\n"
 
-# %% ../nbs/27_evaluate.ipynb #496757a9
+# %% ../nbs/27_evaluate.ipynb #90d55141
 def card_tables(
     evaluated: Evaluated,
 ) -> tuple[str, str]:
@@ -803,7 +807,7 @@ def card_tables(
     )
     return markdown(overall), markdown(genres)
 
-# %% ../nbs/27_evaluate.ipynb #5e8f8986
+# %% ../nbs/27_evaluate.ipynb #3133ab21
 def model_card(
     evaluated: Evaluated,
 ) -> str:
@@ -839,7 +843,7 @@ def model_card(
     ]
     return card_front(evaluated) + "\n" + "\n\n".join(parts) + "\n"
 
-# %% ../nbs/27_evaluate.ipynb #155593ab
+# %% ../nbs/27_evaluate.ipynb #f9df4298
 def write_evaluation(
     evaluated: Evaluated,
 ) -> list[Path]:
@@ -856,7 +860,7 @@ def write_evaluation(
         write_json(folder / "evaluation.json", facts)
     return [folder / name for name in (*texts, "evaluation.json")]
 
-# %% ../nbs/27_evaluate.ipynb #e485d87b
+# %% ../nbs/27_evaluate.ipynb #459aa000
 class ThresholdCounts:
     "One genre at any threshold, from scores that are sorted once."
 
@@ -884,7 +888,7 @@ class ThresholdCounts:
             }
         return {"hits": hits, "misses": true - hits, "false_alarms": predicted - hits, "predicted": predicted, **shares}
 
-# %% ../nbs/27_evaluate.ipynb #0c96b2eb
+# %% ../nbs/27_evaluate.ipynb #d5957a82
 class ThresholdFigure:
     "Precision, recall and F1 over the threshold, and precision over recall; a line and a dot mark one threshold."
 
@@ -940,7 +944,7 @@ class ThresholdFigure:
         Image.fromarray(np.asarray(self.canvas.buffer_rgba())[..., :3]).save(content, "png", compress_level=1)
         return content.getvalue()
 
-# %% ../nbs/27_evaluate.ipynb #d45226e2
+# %% ../nbs/27_evaluate.ipynb #22ee94ce
 def data_address(
     image: Image.Image,  # RGB
 ) -> str:
@@ -977,7 +981,7 @@ def picture_row(
     "HTML of pictures side by side."
     return f'<div style="display: flex; flex-wrap: wrap; gap: 10px">{"".join(cells)}</div>'
 
-# %% ../nbs/27_evaluate.ipynb #563691cc
+# %% ../nbs/27_evaluate.ipynb #1274c64b
 class EvaluationControls(ipywidgets.VBox):
     "What stands on the page, and where."
 
@@ -1016,7 +1020,7 @@ class EvaluationControls(ipywidgets.VBox):
             + [self.kind, self.mistakes, explaining, self.cam]
         )
 
-# %% ../nbs/27_evaluate.ipynb #2f40cd39
+# %% ../nbs/27_evaluate.ipynb #f1f5537f
 class ThresholdControls(EvaluationControls):
     "A genre's threshold, moved on validation data: counts, marks and mistakes follow."
 
@@ -1071,7 +1075,7 @@ class ThresholdControls(EvaluationControls):
     def show_mistakes(self, change: Any = None) -> None:
         "The posters that are mistaken; `MistakesControls` shows them."
 
-# %% ../nbs/27_evaluate.ipynb #5373d187
+# %% ../nbs/27_evaluate.ipynb #f31675f6
 class MistakesControls(ThresholdControls):
     "And the posters that the threshold gets wrong."
 
@@ -1105,7 +1109,7 @@ class MistakesControls(ThresholdControls):
         true = [genre for genre, yes in zip(self.run.genres, self.valid.targets[row], strict=True) if yes]
         return [(verdict, color), (", ".join(true) or "no genre", "#333333"), (self.valid.ids[row], "#666666")]
 
-# %% ../nbs/27_evaluate.ipynb #910f0a05
+# %% ../nbs/27_evaluate.ipynb #e6a3fd71
 class EvaluationPage(MistakesControls):
     "The whole page: also buttons to tune all thresholds and to save them, and Grad-CAM of a poster."
 
