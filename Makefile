@@ -71,5 +71,5 @@ lab: install
 # voila.json says what is served and to whom; each visitor has a kernel of their own
 app: install
 	@papermill --prepare-only --log-level WARNING nbs/try_it.ipynb runs/try_it.ipynb \
-		$(if $(MODEL),-p model '$(abspath $(MODEL))') $(if $(EXAMPLES),-p examples '$(abspath $(EXAMPLES))')
+		$(if $(MODEL),-p model "$$(realpath '$(MODEL)')") $(if $(EXAMPLES),-p examples "$$(realpath '$(EXAMPLES)')")
 	voila runs/try_it.ipynb --no-browser --port=$(PORT)

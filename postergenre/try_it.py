@@ -6,7 +6,7 @@
 __all__ = ['HEIGHT', 'checkpoint_of', 'Judge', 'load_judge', 'read_picture', 'read_upload', 'answer', 'bars', 'png', 'WherePanel',
            'TryPage', 'try_it']
 
-# %% ../nbs/28_try_it.ipynb #539f2795
+# %% ../nbs/28_try_it.ipynb #d209eb87
 import hashlib
 import io
 import json
@@ -31,7 +31,7 @@ from .plots import genre_colors, shorten, thumbnail
 from .predict import ENDINGS, Predictor, demo_pictures, find_model, load_predictor, pictures_in, printable
 from .torchscript import export_run, read_notes
 
-# %% ../nbs/28_try_it.ipynb #787d9f9a
+# %% ../nbs/28_try_it.ipynb #bd8a968d
 def checkpoint_of(
     path: Path,  # a model file
 ) -> Path:
@@ -39,16 +39,17 @@ def checkpoint_of(
     if path.suffix == ".pth":
         return path
     found = path.with_name(read_notes(path)["postergenre"]["weights"])
-    if not found.is_file():
-        raise ConfigError(
-            f"Where the network looked cannot be shown: that needs the checkpoint {found.name} beside {path.name}."
-        )
     notes = path.with_name("export.json")
-    made_from = json.loads(notes.read_text(encoding="utf-8"))["made_from"] if notes.is_file() else {}
-    if made_from.get("sha256") != hashlib.sha256(found.read_bytes()).hexdigest():
+    if not (found.is_file() and notes.is_file()):
         raise ConfigError(
-            f"Where the network looked cannot be shown: {found.name} is not the checkpoint that {path.name} was "
-            "made from. Export the run anew."
+            f"Where the network looked cannot be shown: that needs the checkpoint {found.name}, and export.json, "
+            f"beside {path.name}."
+        )
+    made_from = json.loads(notes.read_text(encoding="utf-8"))["made_from"]["sha256"]
+    if made_from != hashlib.sha256(found.read_bytes()).hexdigest():
+        raise ConfigError(
+            f"Where the network looked cannot be shown: by export.json, {path.name} was made from another "
+            f"{found.name}. Export the run anew."
         )
     return found
 
@@ -89,7 +90,7 @@ def load_judge(
         return Judge(predictor, None, str(error))
     return Judge(predictor, eager)
 
-# %% ../nbs/28_try_it.ipynb #f1536205
+# %% ../nbs/28_try_it.ipynb #d2f46611
 def read_picture(
     source: Path | BinaryIO,  # a file, or its bytes
     name: str,  # for messages
@@ -112,7 +113,7 @@ def read_upload(
         raise PosterError(f"{shorten(name, 60)} has {size:.1f} MB; allowed are {largest:g}. Give a smaller picture.")
     return read_picture(io.BytesIO(content), name)
 
-# %% ../nbs/28_try_it.ipynb #03ccfb44
+# %% ../nbs/28_try_it.ipynb #6addcdbe
 def answer(
     scores: np.ndarray,  # (genres,), 0 to 1
     predictor: Predictor,
@@ -146,7 +147,7 @@ def bars(
         ("center", ""), ("left", "genre"), ("left", ""), ("right", "score"), ("right", "threshold")))  # fmt: skip
     return f'<table style="border-collapse: collapse; line-height: 1.3"><tr>{heads}</tr>{"".join(rows)}</table>'
 
-# %% ../nbs/28_try_it.ipynb #fc1a7c51
+# %% ../nbs/28_try_it.ipynb #bffddb8e
 HEIGHT = 400  # pixels, of pictures on the page
 
 
@@ -168,7 +169,9 @@ class WherePanel(ipywidgets.VBox):
     ):
         self.judge, self.picture = judge, None
         options = [(genre, column) for column, genre in enumerate(judge.predictor.genres)]
-        self.genre = ipywidgets.Dropdown(options=options, description="seen as", layout={"width": "280px"})
+        shown = None if judge.eager else "none"
+        layout = {"width": "280px", "display": shown}
+        self.genre = ipywidgets.Dropdown(options=options, description="seen as", layout=layout)
         self.image = ipywidgets.Image(format="png")
         self.words = ipywidgets.HTML()
         self.genre.observe(self.draw, names="value")
@@ -197,7 +200,7 @@ class WherePanel(ipywidgets.VBox):
         self.image.layout.display = None if self.image.value else "none"
         self.words.value = f'<p style="max-width: 280px; line-height: 1.4">{escape(words)}</p>'
 
-# %% ../nbs/28_try_it.ipynb #b96a3949
+# %% ../nbs/28_try_it.ipynb #8c046feb
 class TryPage(ipywidgets.VBox):
     "A page that takes a poster and shows its genres."
 
@@ -258,7 +261,7 @@ class TryPage(ipywidgets.VBox):
         self.say(answer(scores, self.judge.predictor), strong=True)
         self.result.layout.display = None
 
-# %% ../nbs/28_try_it.ipynb #0f079930
+# %% ../nbs/28_try_it.ipynb #a0c3bf6b
 def try_it(
     params: TryParams,
 ) -> ipywidgets.Widget:

@@ -6,7 +6,7 @@
 __all__ = ['round_trip', 'with_range', 'difference', 'replace_bytes', 'Change', 'plan_range', 'RangePlot', 'as_html', 'paragraph',
            'experiment_files', 'preview', 'RangeWriter', 'RangePicker', 'pick_range']
 
-# %% ../nbs/20_widgets.ipynb #88fd0b14
+# %% ../nbs/20_widgets.ipynb #ca54fcb3
 import difflib
 import inspect
 import io
@@ -28,7 +28,7 @@ from .paths import project_root, resolve_path, runs_path, write_whole
 from .plots import plot_lr_find
 from .schedules import SCHEDULES
 
-# %% ../nbs/20_widgets.ipynb #95b2ef75
+# %% ../nbs/20_widgets.ipynb #5c846ac7
 def round_trip() -> YAML:
     "A YAML reader and writer that keeps comments, order and layout."
     yaml = YAML()
@@ -62,7 +62,7 @@ def with_range(
     make_params(dict(YAML(typ="safe").load(written.getvalue())), where=f"{name} with the new range")
     return written.getvalue()
 
-# %% ../nbs/20_widgets.ipynb #f9876268
+# %% ../nbs/20_widgets.ipynb #dd537e5e
 def difference(
     before: str,  # text
     after: str,  # text
@@ -105,7 +105,7 @@ class Change:
         "Puts the bytes of before back; raises `ConfigError` where the file was changed since it was written."
         replace_bytes(self.path, self.after, self.before)
 
-# %% ../nbs/20_widgets.ipynb #ac84b348
+# %% ../nbs/20_widgets.ipynb #757abb1b
 def plan_range(
     path: str | Path,  # a params file
     low: float,  # learning rate
@@ -124,7 +124,7 @@ def plan_range(
         after = after.replace("\n", "\r\n")
     return Change(path, before, after.encode("utf-8"))
 
-# %% ../nbs/20_widgets.ipynb #561ac4f5
+# %% ../nbs/20_widgets.ipynb #230dac8e
 class RangePlot:
     "Range tests on a canvas for the browser, and over them a span that the mouse drags."
 
@@ -142,8 +142,9 @@ class RangePlot:
             {test.folder.name: test.table for test in others},
             first.folder.name if others else "",
         )
-        self.canvas = Canvas(self.figure, header_visible=False, footer_visible=False, resizable=False)
-        self.canvas.toolbar_visible = False
+        self.canvas = Canvas(self.figure)
+        for part in ("header_visible", "footer_visible", "toolbar_visible", "resizable"):
+            setattr(self.canvas, part, False)
         self.manager = FigureManager(self.canvas, 1)
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine("none")  # laid out once: a drag does not wait for it
@@ -177,7 +178,7 @@ class RangePlot:
         self.span.set_visible(True)
         self.span.extents = np.log10(low), np.log10(high)
 
-# %% ../nbs/20_widgets.ipynb #247cc0f4
+# %% ../nbs/20_widgets.ipynb #6aad879f
 def as_html(
     lines: str,  # from `difference`
 ) -> str:
@@ -227,7 +228,7 @@ def preview(
         return paragraph(f"{path.name} holds this range.")
     return paragraph(f"This would change in {path.name}:") + as_html(lines)
 
-# %% ../nbs/20_widgets.ipynb #b40cee06
+# %% ../nbs/20_widgets.ipynb #9fa11546
 class RangeWriter(ipywidgets.VBox):
     "A params file, what a range would change in it, a button that writes the range, and one that takes that back."
 
@@ -289,7 +290,7 @@ class RangeWriter(ipywidgets.VBox):
             self.message.value = paragraph(str(error), "not undone:")
         self.look()
 
-# %% ../nbs/20_widgets.ipynb #d25faa8d
+# %% ../nbs/20_widgets.ipynb #d0acf1f8
 class RangePicker(ipywidgets.VBox):
     "Range tests with a span to drag, a slider that keeps in step with it, the suggestions, and the file to write."
 

@@ -9,9 +9,9 @@ from ruamel.yaml import YAML
 READOUT = r"(\d\.\de[-+]\d+)\D+(\d\.\de[-+]\d+)"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def picker(page, lab):
-    "The page on the head's range test with the other beside it; the params file, as the project has it."
+    "The page on the head's range test with the other beside it; yields the params file, and puts it back at the end."
     address, folder = lab
     target = folder / "params" / "head.yaml"
     before = target.read_bytes()
