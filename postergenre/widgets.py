@@ -6,7 +6,7 @@
 __all__ = ['round_trip', 'with_range', 'difference', 'replace_bytes', 'Change', 'plan_range', 'RangePlot', 'as_html', 'paragraph',
            'experiment_files', 'preview', 'RangeWriter', 'RangePicker', 'pick_range']
 
-# %% ../nbs/20_widgets.ipynb #ca54fcb3
+# %% ../nbs/20_widgets.ipynb #7277b828
 import difflib
 import inspect
 import io
@@ -28,7 +28,7 @@ from .paths import project_root, resolve_path, runs_path, write_whole
 from .plots import plot_lr_find
 from .schedules import SCHEDULES
 
-# %% ../nbs/20_widgets.ipynb #5c846ac7
+# %% ../nbs/20_widgets.ipynb #2d315abc
 def round_trip() -> YAML:
     "A YAML reader and writer that keeps comments, order and layout."
     yaml = YAML()
@@ -62,7 +62,7 @@ def with_range(
     make_params(dict(YAML(typ="safe").load(written.getvalue())), where=f"{name} with the new range")
     return written.getvalue()
 
-# %% ../nbs/20_widgets.ipynb #dd537e5e
+# %% ../nbs/20_widgets.ipynb #2876670f
 def difference(
     before: str,  # text
     after: str,  # text
@@ -105,7 +105,7 @@ class Change:
         "Puts the bytes of before back; raises `ConfigError` where the file was changed since it was written."
         replace_bytes(self.path, self.after, self.before)
 
-# %% ../nbs/20_widgets.ipynb #757abb1b
+# %% ../nbs/20_widgets.ipynb #dfe9dc51
 def plan_range(
     path: str | Path,  # a params file
     low: float,  # learning rate
@@ -119,12 +119,11 @@ def plan_range(
         )
     read_params_file(path)
     before = path.read_bytes()
-    after = with_range(before.decode("utf-8"), low, high, path.name)
-    if b"\r\n" in before:
-        after = after.replace("\n", "\r\n")
-    return Change(path, before, after.encode("utf-8"))
+    text = before.decode("utf-8")
+    after = with_range(text.replace("\r\n", "\n"), low, high, path.name)
+    return Change(path, before, (after.replace("\n", "\r\n") if "\r\n" in text else after).encode("utf-8"))
 
-# %% ../nbs/20_widgets.ipynb #230dac8e
+# %% ../nbs/20_widgets.ipynb #4be0c71b
 class RangePlot:
     "Range tests on a canvas for the browser, and over them a span that the mouse drags."
 
@@ -178,7 +177,7 @@ class RangePlot:
         self.span.set_visible(True)
         self.span.extents = np.log10(low), np.log10(high)
 
-# %% ../nbs/20_widgets.ipynb #6aad879f
+# %% ../nbs/20_widgets.ipynb #ec3487e2
 def as_html(
     lines: str,  # from `difference`
 ) -> str:
@@ -228,7 +227,7 @@ def preview(
         return paragraph(f"{path.name} holds this range.")
     return paragraph(f"This would change in {path.name}:") + as_html(lines)
 
-# %% ../nbs/20_widgets.ipynb #9fa11546
+# %% ../nbs/20_widgets.ipynb #b8337807
 class RangeWriter(ipywidgets.VBox):
     "A params file, what a range would change in it, a button that writes the range, and one that takes that back."
 
@@ -290,7 +289,7 @@ class RangeWriter(ipywidgets.VBox):
             self.message.value = paragraph(str(error), "not undone:")
         self.look()
 
-# %% ../nbs/20_widgets.ipynb #d0acf1f8
+# %% ../nbs/20_widgets.ipynb #65773a99
 class RangePicker(ipywidgets.VBox):
     "Range tests with a span to drag, a slider that keeps in step with it, the suggestions, and the file to write."
 
