@@ -6,7 +6,7 @@
 __all__ = ['round_trip', 'with_range', 'difference', 'replace_bytes', 'Change', 'plan_range', 'RangePlot', 'as_html', 'paragraph',
            'experiment_files', 'preview', 'RangeWriter', 'RangePicker', 'pick_range']
 
-# %% ../nbs/20_widgets.ipynb #7277b828
+# %% ../nbs/20_widgets.ipynb #3a107bb2
 import difflib
 import inspect
 import io
@@ -28,7 +28,7 @@ from .paths import project_root, resolve_path, runs_path, write_whole
 from .plots import plot_lr_find
 from .schedules import SCHEDULES
 
-# %% ../nbs/20_widgets.ipynb #2d315abc
+# %% ../nbs/20_widgets.ipynb #1b2082dc
 def round_trip() -> YAML:
     "A YAML reader and writer that keeps comments, order and layout."
     yaml = YAML()
@@ -62,7 +62,7 @@ def with_range(
     make_params(dict(YAML(typ="safe").load(written.getvalue())), where=f"{name} with the new range")
     return written.getvalue()
 
-# %% ../nbs/20_widgets.ipynb #2876670f
+# %% ../nbs/20_widgets.ipynb #0f1caef3
 def difference(
     before: str,  # text
     after: str,  # text
@@ -105,7 +105,7 @@ class Change:
         "Puts the bytes of before back; raises `ConfigError` where the file was changed since it was written."
         replace_bytes(self.path, self.after, self.before)
 
-# %% ../nbs/20_widgets.ipynb #dfe9dc51
+# %% ../nbs/20_widgets.ipynb #ec459597
 def plan_range(
     path: str | Path,  # a params file
     low: float,  # learning rate
@@ -123,7 +123,7 @@ def plan_range(
     after = with_range(text.replace("\r\n", "\n"), low, high, path.name)
     return Change(path, before, (after.replace("\n", "\r\n") if "\r\n" in text else after).encode("utf-8"))
 
-# %% ../nbs/20_widgets.ipynb #4be0c71b
+# %% ../nbs/20_widgets.ipynb #454b4c0a
 class RangePlot:
     "Range tests on a canvas for the browser, and over them a span that the mouse drags."
 
@@ -148,8 +148,9 @@ class RangePlot:
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine("none")  # laid out once: a drag does not wait for it
         below = self.figure.axes[0]
-        self.powers = below.twiny()
-        self.powers.set(xlim=np.log10(below.get_xlim()), xticks=[], zorder=below.zorder + 1)
+        self.powers = self.figure.add_axes(below.get_position(), zorder=below.zorder + 1)
+        self.powers.set_xlim(*np.log10(below.get_xlim()))
+        self.powers.set_axis_off()
         self.span = SpanSelector(
             self.powers,
             lambda low, high: None,  # every move was told already
@@ -177,7 +178,7 @@ class RangePlot:
         self.span.set_visible(True)
         self.span.extents = np.log10(low), np.log10(high)
 
-# %% ../nbs/20_widgets.ipynb #ec3487e2
+# %% ../nbs/20_widgets.ipynb #2477c6ec
 def as_html(
     lines: str,  # from `difference`
 ) -> str:
@@ -227,7 +228,7 @@ def preview(
         return paragraph(f"{path.name} holds this range.")
     return paragraph(f"This would change in {path.name}:") + as_html(lines)
 
-# %% ../nbs/20_widgets.ipynb #b8337807
+# %% ../nbs/20_widgets.ipynb #b219efda
 class RangeWriter(ipywidgets.VBox):
     "A params file, what a range would change in it, a button that writes the range, and one that takes that back."
 
@@ -289,7 +290,7 @@ class RangeWriter(ipywidgets.VBox):
             self.message.value = paragraph(str(error), "not undone:")
         self.look()
 
-# %% ../nbs/20_widgets.ipynb #65773a99
+# %% ../nbs/20_widgets.ipynb #5905fd7e
 class RangePicker(ipywidgets.VBox):
     "Range tests with a span to drag, a slider that keeps in step with it, the suggestions, and the file to write."
 
