@@ -27,7 +27,6 @@ from typing import Any, BinaryIO, NamedTuple
 import imagehash
 import numpy as np
 import pandas as pd
-from iterstrat.ml_stratifiers import IterativeStratification
 from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -675,6 +674,8 @@ def stratify(
     seed: int,
 ) -> np.ndarray:
     "(n,) int: the part that each row goes to."
+    from iterstrat.ml_stratifiers import IterativeStratification  # a second of scikit-learn, for data without a split
+
     rng = np.random.RandomState(seed)
     order = rng.permutation(len(targets))
     parts = np.empty(len(targets), dtype=np.int64)
