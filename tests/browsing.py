@@ -40,9 +40,19 @@ def set_parameters(notebook: Path, **values: Any) -> None:
 
 
 def run_all(page, address: str, notebook: str) -> None:
-    "Opens a notebook of nbs/ in JupyterLab and runs all its cells; returns at once, so wait for what they show."
+    "Opens a notebook of nbs/ in JupyterLab and has all its cells run; returns at once, so wait for what they show."
+    from playwright.sync_api import TimeoutError as NotYet
+
     page.goto(f"{address}/lab/tree/nbs/{notebook}?reset", wait_until="domcontentloaded")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=90_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    begun = page.locator(".jp-CodeCell .jp-InputPrompt").filter(has_not_text="[ ]").first
+    for _ in range(10):  # it may say idle before it has a kernel, and then runs nothing
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        try:
+            begun.wait_for(timeout=5_000)
+            return
+        except NotYet:
+            continue
+    raise AssertionError(f"{notebook} was not run")

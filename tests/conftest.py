@@ -129,6 +129,9 @@ def start_server(tmp_path_factory, environment):
     places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
     own = {name: str(tmp_path_factory.mktemp(name.lower())) for name in places}
     env = {**environment, **own, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    page_config = Path(own["JUPYTER_CONFIG_DIR"]) / "labconfig" / "page_config.json"
+    page_config.parent.mkdir()
+    page_config.write_text('{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}')
     servers = []
 
     def start(*arguments: str, cwd: Path) -> str:
@@ -151,7 +154,7 @@ def start_server(tmp_path_factory, environment):
 def lab(page, chain, copied, start_server) -> tuple[str, Path]:
     "JupyterLab on a copy of the project: its address, and the copy."
     options = ["--ip=127.0.0.1", f"--ServerApp.root_dir={copied}", "--IdentityProvider.token="]
-    options += ["--no-browser", "--allow-root", "--LabApp.news_url=None"]
+    options += ["--no-browser", "--allow-root"]
     return start_server("jupyter", "lab", *options, cwd=copied), copied
 
 
