@@ -404,7 +404,7 @@ def plot_lr_find(
     name: str = "",  # of the first test, where others stand beside it
 ) -> Figure:
     "Loss over the learning rate (logarithmic); the raw loss pale, the smoothed one strong, suggestions as flags."
-    figure = new_figure(9, 3.4)
+    figure = new_figure(8.2, 3.4)
     axes = figure.subplots()
     axes.plot(table["lr"], table["loss"], color="#0072B2", alpha=0.3, linewidth=1, label="loss of the batch")
     axes.plot(table["lr"], table["smoothed"], color="#0072B2", linewidth=2, label=f"{name} smoothed".strip())

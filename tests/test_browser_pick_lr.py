@@ -65,7 +65,9 @@ def test_the_range_picked_with_the_slider_is_in_the_params_file(page, picker, sh
 
 def test_a_range_dragged_over_the_curve_is_in_the_params_file_and_can_be_taken_back(page, picker, shots):
     before = picker.read_bytes()
-    box = page.locator(".jupyter-matplotlib-canvas-div canvas").last.bounding_box()
+    canvas = page.locator(".jupyter-matplotlib-canvas-div canvas").last
+    page.get_by_text("This would change in").scroll_into_view_if_needed()
+    box = canvas.bounding_box()
     y, shown = box["y"] + 0.4 * box["height"], [read_out(page)]
 
     def drag(*places: float) -> None:
