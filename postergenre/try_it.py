@@ -6,7 +6,7 @@
 __all__ = ['HEIGHT', 'checkpoint_of', 'Judge', 'load_judge', 'read_picture', 'read_upload', 'answer', 'bars', 'png', 'WherePanel',
            'TryPage', 'try_it']
 
-# %% ../nbs/28_try_it.ipynb #d209eb87
+# %% ../nbs/28_try_it.ipynb #a75c685d
 import hashlib
 import io
 import json
@@ -31,7 +31,7 @@ from .plots import genre_colors, shorten, thumbnail
 from .predict import ENDINGS, Predictor, demo_pictures, find_model, load_predictor, pictures_in, printable
 from .torchscript import export_run, read_notes
 
-# %% ../nbs/28_try_it.ipynb #bd8a968d
+# %% ../nbs/28_try_it.ipynb #a72f54d5
 def checkpoint_of(
     path: Path,  # a model file
 ) -> Path:
@@ -90,7 +90,7 @@ def load_judge(
         return Judge(predictor, None, str(error))
     return Judge(predictor, eager)
 
-# %% ../nbs/28_try_it.ipynb #d2f46611
+# %% ../nbs/28_try_it.ipynb #3624e6aa
 def read_picture(
     source: Path | BinaryIO,  # a file, or its bytes
     name: str,  # for messages
@@ -113,7 +113,7 @@ def read_upload(
         raise PosterError(f"{shorten(name, 60)} has {size:.1f} MB; allowed are {largest:g}. Give a smaller picture.")
     return read_picture(io.BytesIO(content), name)
 
-# %% ../nbs/28_try_it.ipynb #6addcdbe
+# %% ../nbs/28_try_it.ipynb #0e346237
 def answer(
     scores: np.ndarray,  # (genres,), 0 to 1
     predictor: Predictor,
@@ -147,7 +147,7 @@ def bars(
         ("center", ""), ("left", "genre"), ("left", ""), ("right", "score"), ("right", "threshold")))  # fmt: skip
     return f'<table style="border-collapse: collapse; line-height: 1.3"><tr>{heads}</tr>{"".join(rows)}</table>'
 
-# %% ../nbs/28_try_it.ipynb #bffddb8e
+# %% ../nbs/28_try_it.ipynb #f19fd0da
 HEIGHT = 400  # pixels, of pictures on the page
 
 
@@ -200,7 +200,7 @@ class WherePanel(ipywidgets.VBox):
         self.image.layout.display = None if self.image.value else "none"
         self.words.value = f'<p style="max-width: 280px; line-height: 1.4">{escape(words)}</p>'
 
-# %% ../nbs/28_try_it.ipynb #8c046feb
+# %% ../nbs/28_try_it.ipynb #f0657c39
 class TryPage(ipywidgets.VBox):
     "A page that takes a poster and shows its genres."
 
@@ -228,10 +228,10 @@ class TryPage(ipywidgets.VBox):
         if examples:
             self.example.value = examples[0]
 
-    def say(self, words: str, strong: bool = False) -> None:
-        "Shows a sentence alone; results come after it."
-        size = "1.3em" if strong else "1em"
-        self.message.value = f'<p style="font-size: {size}; line-height: 1.4" role="status">{escape(words)}</p>'
+    def say(self, words: str, strong: str = "") -> None:
+        "Shows a sentence, and a larger one below it; results come after that."
+        larger = f'<br><span style="font-size: 1.4em">{escape(strong)}</span>' if strong else ""
+        self.message.value = f'<p style="line-height: 1.6" role="status">{escape(words)}{larger}</p>'
         self.result.layout.display = "none"
 
     def receive(self, change: dict[str, Any]) -> None:
@@ -258,10 +258,10 @@ class TryPage(ipywidgets.VBox):
         self.poster.value = png(thumbnail(picture, (280, HEIGHT)))
         self.table.value = bars(scores, self.judge.predictor)
         self.where.show(picture, int(scores.argmax()))
-        self.say(answer(scores, self.judge.predictor), strong=True)
+        self.say(shorten(name, 60), answer(scores, self.judge.predictor))
         self.result.layout.display = None
 
-# %% ../nbs/28_try_it.ipynb #a0c3bf6b
+# %% ../nbs/28_try_it.ipynb #c75cc8ff
 def try_it(
     params: TryParams,
 ) -> ipywidgets.Widget:
