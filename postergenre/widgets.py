@@ -6,7 +6,7 @@
 __all__ = ['round_trip', 'with_range', 'difference', 'replace_bytes', 'Change', 'plan_range', 'RangePlot', 'as_html', 'paragraph',
            'experiment_files', 'preview', 'RangeWriter', 'RangePicker', 'pick_range']
 
-# %% ../nbs/20_widgets.ipynb #3a107bb2
+# %% ../nbs/20_widgets.ipynb #a63e7e20
 import difflib
 import inspect
 import io
@@ -28,7 +28,7 @@ from .paths import project_root, resolve_path, runs_path, write_whole
 from .plots import plot_lr_find
 from .schedules import SCHEDULES
 
-# %% ../nbs/20_widgets.ipynb #1b2082dc
+# %% ../nbs/20_widgets.ipynb #fa7e6f3d
 def round_trip() -> YAML:
     "A YAML reader and writer that keeps comments, order and layout."
     yaml = YAML()
@@ -62,7 +62,7 @@ def with_range(
     make_params(dict(YAML(typ="safe").load(written.getvalue())), where=f"{name} with the new range")
     return written.getvalue()
 
-# %% ../nbs/20_widgets.ipynb #0f1caef3
+# %% ../nbs/20_widgets.ipynb #6a03416a
 def difference(
     before: str,  # text
     after: str,  # text
@@ -105,7 +105,7 @@ class Change:
         "Puts the bytes of before back; raises `ConfigError` where the file was changed since it was written."
         replace_bytes(self.path, self.after, self.before)
 
-# %% ../nbs/20_widgets.ipynb #ec459597
+# %% ../nbs/20_widgets.ipynb #0cde353a
 def plan_range(
     path: str | Path,  # a params file
     low: float,  # learning rate
@@ -123,7 +123,7 @@ def plan_range(
     after = with_range(text.replace("\r\n", "\n"), low, high, path.name)
     return Change(path, before, (after.replace("\n", "\r\n") if "\r\n" in text else after).encode("utf-8"))
 
-# %% ../nbs/20_widgets.ipynb #454b4c0a
+# %% ../nbs/20_widgets.ipynb #aea19d7b
 class RangePlot:
     "Range tests on a canvas for the browser, and over them a span that the mouse drags."
 
@@ -178,7 +178,7 @@ class RangePlot:
         self.span.set_visible(True)
         self.span.extents = np.log10(low), np.log10(high)
 
-# %% ../nbs/20_widgets.ipynb #2477c6ec
+# %% ../nbs/20_widgets.ipynb #65fc4974
 def as_html(
     lines: str,  # from `difference`
 ) -> str:
@@ -213,12 +213,12 @@ def experiment_files() -> list[Path]:
 
 
 def preview(
-    path: Path | None,  # a params file
+    path: Path | str,  # a params file, or nothing
     low: float,  # learning rate
     high: float,  # learning rate
 ) -> str:
     "What writing the range would change in the file, or why it would be refused, as HTML."
-    if path is None:
+    if not path:
         return paragraph("No params file is chosen, so the range is only looked at.")
     try:
         lines = plan_range(path, low, high).lines
@@ -228,7 +228,7 @@ def preview(
         return paragraph(f"{path.name} holds this range.")
     return paragraph(f"This would change in {path.name}:") + as_html(lines)
 
-# %% ../nbs/20_widgets.ipynb #b219efda
+# %% ../nbs/20_widgets.ipynb #1fcf2836
 class RangeWriter(ipywidgets.VBox):
     "A params file, what a range would change in it, a button that writes the range, and one that takes that back."
 
@@ -239,8 +239,8 @@ class RangeWriter(ipywidgets.VBox):
     ):
         self.range, self.saved, self.changes = None, None, []
         paths = dict.fromkeys([chosen, *files] if chosen else files)
-        options = [("choose a params file", None)] + [(f"{path.parent.name}/{path.name}", path) for path in paths]
-        self.file = ipywidgets.Dropdown(options=options, value=chosen, description="write into")
+        options = [("choose a params file", "")] + [(f"{path.parent.name}/{path.name}", path) for path in paths]
+        self.file = ipywidgets.Dropdown(options=options, value=chosen or "", description="write into")
         self.button = ipywidgets.Button(description="Write range", icon="save", button_style="primary")
         self.undo = ipywidgets.Button(description="Undo", icon="undo")
         self.message, self.preview = ipywidgets.HTML(), ipywidgets.HTML()
@@ -263,7 +263,7 @@ class RangeWriter(ipywidgets.VBox):
 
     def look(self) -> None:
         "Shows what the button would do, and which buttons there are to press."
-        self.button.disabled, self.undo.disabled = self.file.value is None, not self.changes
+        self.button.disabled, self.undo.disabled = not self.file.value, not self.changes
         self.preview.value = preview(self.file.value, *self.range)
 
     def write(self, button: Any = None) -> None:
@@ -290,7 +290,7 @@ class RangeWriter(ipywidgets.VBox):
             self.message.value = paragraph(str(error), "not undone:")
         self.look()
 
-# %% ../nbs/20_widgets.ipynb #5905fd7e
+# %% ../nbs/20_widgets.ipynb #a2f0dcbc
 class RangePicker(ipywidgets.VBox):
     "Range tests with a span to drag, a slider that keeps in step with it, the suggestions, and the file to write."
 
