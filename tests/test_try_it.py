@@ -88,6 +88,7 @@ def test_a_large_upload_is_told_and_reaches_the_kernel():
     assert f'"websocket_max_message_size": {room}' in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
+@pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
 def test_a_picture_that_would_fill_the_memory_is_refused_at_once(page):
     import time
 
