@@ -10,7 +10,7 @@ __all__ = ['SHOWN', 'STYLE', 'MAGNITUDES', 'Tile', 'Posters', 'annotated_rows', 
            'draws_of', 'augmented_views', 'views_html', 'TrainingViews', 'AugmentationPage', 'figure_image',
            'TogetherPage', 'ExplorePage', 'explore']
 
-# %% ../nbs/25_explore.ipynb #15202de7
+# %% ../nbs/25_explore.ipynb #3a1965af
 import base64
 import inspect
 import io
@@ -62,7 +62,7 @@ from .sampler import order_of_pass
 from .training import load_run_data, posters_folder, remembered_pictures
 from .widgets import round_trip
 
-# %% ../nbs/25_explore.ipynb #684aaae3
+# %% ../nbs/25_explore.ipynb #aa3499b4
 class Tile(NamedTuple):
     "What a gallery shows of one poster."
 
@@ -92,7 +92,7 @@ def annotated_rows(
     joined = join_tables(root, {split: read_table(path) for split, path in find_tables(root).items()})
     return joined.table.assign(path=joined.table["Id"].map(pictures)), joined.genres, pictures
 
-# %% ../nbs/25_explore.ipynb #a964cdfb
+# %% ../nbs/25_explore.ipynb #4fba10f5
 def concerned_rows(
     table: pd.DataFrame,  # of `annotated_rows`, with the columns of `inspect_pictures`
     genres: Sequence[str],  # those that a run keeps
@@ -136,7 +136,7 @@ def notes_of(
     ]
     return np.select([rows for rows, _ in reasons], [reason for _, reason in reasons], "")
 
-# %% ../nbs/25_explore.ipynb #bd0f7404
+# %% ../nbs/25_explore.ipynb #c32ea133
 def tiles_of_rows(
     table: pd.DataFrame,  # Id, path, genres
     genres: Sequence[str],
@@ -176,7 +176,7 @@ def read_posters(
     concerned = {kind: sets[kind] for kind in findings["kind"] if sets.get(kind)}
     return Posters(tiles, splits, genres, table[genres].to_numpy(bool), findings, concerned)
 
-# %% ../nbs/25_explore.ipynb #e3298bb0
+# %% ../nbs/25_explore.ipynb #ea0cb1e3
 def plot_genre_counts(
     posters: Posters,
 ) -> Figure:
@@ -216,7 +216,8 @@ def plot_together(
     for (row, column), value in np.ndenumerate(shown):
         if row != column and counts[row, column]:
             color = "white" if scale(value) > 0.6 else "black"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=color)
+            text = f"{value:.0f}" if value < 10_000 else f"{value / 1000:.0f}k"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
     names = [f"{genre} ({count:,})" for genre, count in zip(posters.genres, counts.diagonal(), strict=True)]
     axes.set_yticks(range(len(counts)), names, fontsize=8, parse_math=False)
     axes.set_xticks(range(len(counts)), posters.genres, fontsize=8, rotation=90, parse_math=False)
@@ -226,7 +227,7 @@ def plot_together(
     axes.set_xlabel(words, fontsize=9)
     return figure
 
-# %% ../nbs/25_explore.ipynb #82038852
+# %% ../nbs/25_explore.ipynb #e5a74a6e
 def having(
     posters: Posters,
     all_of: Sequence[str] = (),  # genres that a poster must have, each of them
@@ -249,7 +250,7 @@ def in_words(
     parts = [" and ".join(all_of), " or ".join(any_of), "without " + ", ".join(none_of) if none_of else ""]
     return "; ".join(part for part in parts if part) or "any genre"
 
-# %% ../nbs/25_explore.ipynb #6fa93b03
+# %% ../nbs/25_explore.ipynb #1383a807
 SHOWN = (84, 126)  # width and height of a poster in a gallery, pixels
 STYLE = """<style>
 .pg-tiles, .pg-set {display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-start}
@@ -284,7 +285,7 @@ def read_thumbnail(
         return Thumbnail(b"", complaint(error))
     return Thumbnail(small.getvalue())
 
-# %% ../nbs/25_explore.ipynb #d35b5aa1
+# %% ../nbs/25_explore.ipynb #5d7b8ad5
 def html_text(
     value: Any,  # from data: a genre, the name of a file, a message
 ) -> str:
@@ -319,7 +320,7 @@ def tile_html(
     hint = html_text("\n".join(part for part in (tile.name, ", ".join(tile.genres), tile.note) if part))
     return f'<div class="pg-tile" style="width: {width}px" title="{hint}">{shown}{below}</div>'
 
-# %% ../nbs/25_explore.ipynb #1fa84afc
+# %% ../nbs/25_explore.ipynb #08137d12
 class Thumbnails:
     "Decodes the pictures that are asked for, in threads, and keeps the last few hundred."
 
@@ -358,7 +359,7 @@ class Thumbnails:
             parts.append(html if len(thing) == 1 else f'<div class="pg-set">{html}{more}</div>')
         return f'{STYLE}<div class="pg-tiles">{"".join(parts)}</div>'
 
-# %% ../nbs/25_explore.ipynb #c48eb2e4
+# %% ../nbs/25_explore.ipynb #8a786335
 class Gallery(ipywidgets.VBox):
     "Pages of pictures, with buttons and a page number to turn them."
 
@@ -414,7 +415,7 @@ class Gallery(ipywidgets.VBox):
         self.first.disabled = self.back.disabled = self.page == 1
         self.forth.disabled = self.last.disabled = self.page == self.pages
 
-# %% ../nbs/25_explore.ipynb #5d361bdc
+# %% ../nbs/25_explore.ipynb #4fbe6bac
 def others_html(
     posters: Posters,
     chosen: np.ndarray,  # (posters,) bool
@@ -427,7 +428,7 @@ def others_html(
     named = " &nbsp; ".join(f"{swatch(genre)} {count:,}" for genre, count in counts.items())
     return f"also: {named}" if named else "no other genre"
 
-# %% ../nbs/25_explore.ipynb #157f40c4
+# %% ../nbs/25_explore.ipynb #76e6e912
 class PostersPage(ipywidgets.HBox):
     "A gallery of the posters that have some genres and lack others."
 
@@ -476,7 +477,7 @@ class PostersPage(ipywidgets.HBox):
             control.value = ()
         self.split.value, self.name.value = "all", ""
 
-# %% ../nbs/25_explore.ipynb #92644e39
+# %% ../nbs/25_explore.ipynb #07058280
 def findings_html(
     findings: pd.DataFrame,  # the audit: kind, count, examples, action
 ) -> str:
@@ -512,7 +513,7 @@ class FindingsPage(ipywidgets.VBox):
         sets = self.posters.concerned.get(self.kind.value, [])
         self.gallery.show(len(sets), sets.__getitem__)
 
-# %% ../nbs/25_explore.ipynb #18692860
+# %% ../nbs/25_explore.ipynb #9858c273
 class Magnitude(NamedTuple):
     "An argument that says how strong a transform is: what of it changes nothing, and how far it may go."
 
@@ -556,7 +557,7 @@ def scaled_value(
         return [move(number, magnitude.in_range) for number in value]
     return move(value, magnitude.alone)
 
-# %% ../nbs/25_explore.ipynb #0690aac1
+# %% ../nbs/25_explore.ipynb #b714148b
 def scaled_item(
     item: Any,  # of a recipe
     strength: float,  # of the magnitudes
@@ -607,7 +608,7 @@ def recipe_yaml(
     round_trip().dump({"augmentations": lines}, text)
     return text.getvalue()
 
-# %% ../nbs/25_explore.ipynb #4e18c268
+# %% ../nbs/25_explore.ipynb #3adf86ff
 def draws_of(
     index: int,  # of a poster among the training posters
     n: int,  # of them
@@ -644,7 +645,7 @@ def views_html(
         tiles.append(tile_html(Tile(None, title), Thumbnail(file.getvalue()), size, "png"))
     return f'{STYLE}<div class="pg-tiles">{"".join(tiles)}</div>'
 
-# %% ../nbs/25_explore.ipynb #474bc38f
+# %% ../nbs/25_explore.ipynb #7d3d492b
 class TrainingViews:
     "The posters of a folder as the training loader hands them over."
 
@@ -680,7 +681,7 @@ class TrainingViews:
         words = f"{height} x {width} pixels, seed {self.params.seed}: {which}."
         return {"as it is": image, **{f"draw {n:,}": view for n, view in zip(draws, views, strict=True)}}, words
 
-# %% ../nbs/25_explore.ipynb #525c4930
+# %% ../nbs/25_explore.ipynb #d43c2601
 class AugmentationPage(ipywidgets.VBox):
     "A poster as the training loader hands it over, under a recipe that two sliders scale, and the recipe as YAML."
 
@@ -734,7 +735,7 @@ class AugmentationPage(ipywidgets.VBox):
             self.views, words = {}, error
         self.images.value, self.words.value = views_html(self.views), f"<p>{html_text(words)}</p>"
 
-# %% ../nbs/25_explore.ipynb #f11fbc77
+# %% ../nbs/25_explore.ipynb #ab0b3f75
 def figure_image(
     figure: Figure,
 ) -> ipywidgets.Image:
