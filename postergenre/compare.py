@@ -10,6 +10,7 @@ __all__ = ['MARKS', 'COLORS', 'state_of', 'run_folders', 'parameters_of', 'diffe
 import json
 import math
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,7 @@ class RunsPage(ipywidgets.VBox):
             return
         try:
             pair = (self.runs / self.first.value, self.runs / self.second.value)
-            self.words.value = f"<p>{compare_runs(*pair, self.metric.value)['words']}</p>"
+            words = compare_runs(*pair, self.metric.value)["words"]
         except (ConfigError, ValueError) as error:
-            self.words.value = f"<p>{error}</p>"
+            words = str(error)
+        self.words.value = f"<p>{escape(words)}</p>"

@@ -372,8 +372,9 @@ class PosterClassifier(nn.Module):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         "(posters, features), before the head"
-        fast = self.training and not torch.compiler.is_compiling()  # a compiler writes its own kernels
-        with Float32Depthwise() if fast else nullcontext():
+        learns = self.training and "backbone" not in self.frozen
+        own_kernels = torch.compiler.is_compiling()
+        with Float32Depthwise() if learns and not own_kernels else nullcontext():
             return self.backbone(self.normalise(images))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -44,6 +44,7 @@ from postergenre.config import (
     Params,
     data_root,
     differences,
+    nearest,
     read_params_file,
     run_folder,
     told,
@@ -279,7 +280,10 @@ def check_metric(
 ) -> None:
     "Raises `ConfigError` where `valid_metric` is unknown or could not be computed on the validation data."
     if params.valid_metric not in METRICS:
-        raise ConfigError(f"`valid_metric`: {params.valid_metric!r} is not known. Allowed: {', '.join(METRICS)}.")
+        raise ConfigError(
+            f"`valid_metric`: {params.valid_metric!r} is not known. Allowed: {', '.join(METRICS)}."
+            f"{nearest(params.valid_metric, METRICS)}"
+        )
     targets = targets_of(data.valid, data.genres)
     if not counted_genres(targets, params.min_positives).any():
         counted = describe_counted(targets, data.genres, params.min_positives)

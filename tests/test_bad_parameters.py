@@ -16,7 +16,7 @@ BAD = {
     "unknown model": ({"model_name": "resnet19"}, ["resnet19", "resnet18"]),
     "unknown callback": ({"callbacks": ["freez"]}, ["freez", "freeze"]),
     "unknown argument": ({"optimizer_kwargs": {"lr": 0.1, "weight_deca": 0}}, ["weight_deca", "weight_decay"]),
-    "unknown metric": ({"valid_metric": "macro_app"}, ["`valid_metric`", "macro_ap"]),
+    "unknown metric": ({"valid_metric": "macro_app"}, ["`valid_metric`", "Did you mean `macro_ap`?"]),
     "no such checkpoint": ({"checkpoint_name": "nowhere"}, ["There is no checkpoint `nowhere`"]),
     "no such folder": ({"root_path": "no/such/folder"}, ["no/such/folder"]),
     "unknown recipe": ({"augmentations": "lite"}, ["lite", "light"]),
