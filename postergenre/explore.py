@@ -10,7 +10,7 @@ __all__ = ['SHOWN', 'STYLE', 'MAGNITUDES', 'Tile', 'Posters', 'annotated_rows', 
            'draws_of', 'augmented_views', 'views_html', 'TrainingViews', 'AugmentationPage', 'figure_image',
            'TogetherPage', 'ExplorePage', 'explore']
 
-# %% ../nbs/25_explore.ipynb #3a1965af
+# %% ../nbs/25_explore.ipynb #763d15d4
 import base64
 import inspect
 import io
@@ -62,7 +62,7 @@ from .sampler import order_of_pass
 from .training import load_run_data, posters_folder, remembered_pictures
 from .widgets import round_trip
 
-# %% ../nbs/25_explore.ipynb #aa3499b4
+# %% ../nbs/25_explore.ipynb #146bd363
 class Tile(NamedTuple):
     "What a gallery shows of one poster."
 
@@ -92,7 +92,7 @@ def annotated_rows(
     joined = join_tables(root, {split: read_table(path) for split, path in find_tables(root).items()})
     return joined.table.assign(path=joined.table["Id"].map(pictures)), joined.genres, pictures
 
-# %% ../nbs/25_explore.ipynb #4fba10f5
+# %% ../nbs/25_explore.ipynb #0bf9afde
 def concerned_rows(
     table: pd.DataFrame,  # of `annotated_rows`, with the columns of `inspect_pictures`
     genres: Sequence[str],  # those that a run keeps
@@ -136,7 +136,7 @@ def notes_of(
     ]
     return np.select([rows for rows, _ in reasons], [reason for _, reason in reasons], "")
 
-# %% ../nbs/25_explore.ipynb #c32ea133
+# %% ../nbs/25_explore.ipynb #fa3d89b0
 def tiles_of_rows(
     table: pd.DataFrame,  # Id, path, genres
     genres: Sequence[str],
@@ -176,7 +176,7 @@ def read_posters(
     concerned = {kind: sets[kind] for kind in findings["kind"] if sets.get(kind)}
     return Posters(tiles, splits, genres, table[genres].to_numpy(bool), findings, concerned)
 
-# %% ../nbs/25_explore.ipynb #ea0cb1e3
+# %% ../nbs/25_explore.ipynb #fc233959
 def plot_genre_counts(
     posters: Posters,
 ) -> Figure:
@@ -210,7 +210,8 @@ def plot_together(
     shown = 100 * counts / np.maximum(1, counts.diagonal())[:, None] if share else counts.astype(float)
     np.fill_diagonal(shown, np.nan)
     side, scale = 0.27 * len(counts), PowerNorm(0.5, 0, max(1, np.nan_to_num(shown).max()))
-    figure = new_figure(2.2 + 1.12 * side, 1.6 + side)
+    longest = 0.075 * max(map(len, posters.genres))  # inches
+    figure = new_figure(max(5, 0.9 + longest + 1.12 * side), 0.6 + longest + side)
     axes = figure.subplots()
     axes.imshow(shown, matplotlib.colormaps["Blues"].with_extremes(bad="#bbbbbb"), scale, aspect="auto")
     for (row, column), value in np.ndenumerate(shown):
@@ -224,10 +225,10 @@ def plot_together(
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     words = "% of the row's posters that also have the column's genre" if share else "posters with both genres"
-    axes.set_xlabel(words, fontsize=9)
+    figure.supxlabel(words, fontsize=9)
     return figure
 
-# %% ../nbs/25_explore.ipynb #e5a74a6e
+# %% ../nbs/25_explore.ipynb #db97ab72
 def having(
     posters: Posters,
     all_of: Sequence[str] = (),  # genres that a poster must have, each of them
@@ -250,7 +251,7 @@ def in_words(
     parts = [" and ".join(all_of), " or ".join(any_of), "without " + ", ".join(none_of) if none_of else ""]
     return "; ".join(part for part in parts if part) or "any genre"
 
-# %% ../nbs/25_explore.ipynb #1383a807
+# %% ../nbs/25_explore.ipynb #cc0e0eb7
 SHOWN = (84, 126)  # width and height of a poster in a gallery, pixels
 STYLE = """<style>
 .pg-tiles, .pg-set {display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-start}
@@ -285,7 +286,7 @@ def read_thumbnail(
         return Thumbnail(b"", complaint(error))
     return Thumbnail(small.getvalue())
 
-# %% ../nbs/25_explore.ipynb #5d7b8ad5
+# %% ../nbs/25_explore.ipynb #435186b8
 def html_text(
     value: Any,  # from data: a genre, the name of a file, a message
 ) -> str:
@@ -320,7 +321,7 @@ def tile_html(
     hint = html_text("\n".join(part for part in (tile.name, ", ".join(tile.genres), tile.note) if part))
     return f'<div class="pg-tile" style="width: {width}px" title="{hint}">{shown}{below}</div>'
 
-# %% ../nbs/25_explore.ipynb #08137d12
+# %% ../nbs/25_explore.ipynb #676275e7
 class Thumbnails:
     "Decodes the pictures that are asked for, in threads, and keeps the last few hundred."
 
@@ -359,7 +360,7 @@ class Thumbnails:
             parts.append(html if len(thing) == 1 else f'<div class="pg-set">{html}{more}</div>')
         return f'{STYLE}<div class="pg-tiles">{"".join(parts)}</div>'
 
-# %% ../nbs/25_explore.ipynb #8a786335
+# %% ../nbs/25_explore.ipynb #df1c25df
 class Gallery(ipywidgets.VBox):
     "Pages of pictures, with buttons and a page number to turn them."
 
@@ -415,7 +416,7 @@ class Gallery(ipywidgets.VBox):
         self.first.disabled = self.back.disabled = self.page == 1
         self.forth.disabled = self.last.disabled = self.page == self.pages
 
-# %% ../nbs/25_explore.ipynb #4fbe6bac
+# %% ../nbs/25_explore.ipynb #768e1c06
 def others_html(
     posters: Posters,
     chosen: np.ndarray,  # (posters,) bool
@@ -428,7 +429,7 @@ def others_html(
     named = " &nbsp; ".join(f"{swatch(genre)} {count:,}" for genre, count in counts.items())
     return f"also: {named}" if named else "no other genre"
 
-# %% ../nbs/25_explore.ipynb #76e6e912
+# %% ../nbs/25_explore.ipynb #66140b92
 class PostersPage(ipywidgets.HBox):
     "A gallery of the posters that have some genres and lack others."
 
@@ -477,7 +478,7 @@ class PostersPage(ipywidgets.HBox):
             control.value = ()
         self.split.value, self.name.value = "all", ""
 
-# %% ../nbs/25_explore.ipynb #07058280
+# %% ../nbs/25_explore.ipynb #2ada2b18
 def findings_html(
     findings: pd.DataFrame,  # the audit: kind, count, examples, action
 ) -> str:
@@ -513,7 +514,7 @@ class FindingsPage(ipywidgets.VBox):
         sets = self.posters.concerned.get(self.kind.value, [])
         self.gallery.show(len(sets), sets.__getitem__)
 
-# %% ../nbs/25_explore.ipynb #9858c273
+# %% ../nbs/25_explore.ipynb #ffa3928b
 class Magnitude(NamedTuple):
     "An argument that says how strong a transform is: what of it changes nothing, and how far it may go."
 
@@ -557,7 +558,7 @@ def scaled_value(
         return [move(number, magnitude.in_range) for number in value]
     return move(value, magnitude.alone)
 
-# %% ../nbs/25_explore.ipynb #b714148b
+# %% ../nbs/25_explore.ipynb #a9ca69a0
 def scaled_item(
     item: Any,  # of a recipe
     strength: float,  # of the magnitudes
@@ -608,7 +609,7 @@ def recipe_yaml(
     round_trip().dump({"augmentations": lines}, text)
     return text.getvalue()
 
-# %% ../nbs/25_explore.ipynb #3adf86ff
+# %% ../nbs/25_explore.ipynb #039abe7a
 def draws_of(
     index: int,  # of a poster among the training posters
     n: int,  # of them
@@ -645,7 +646,7 @@ def views_html(
         tiles.append(tile_html(Tile(None, title), Thumbnail(file.getvalue()), size, "png"))
     return f'{STYLE}<div class="pg-tiles">{"".join(tiles)}</div>'
 
-# %% ../nbs/25_explore.ipynb #7d3d492b
+# %% ../nbs/25_explore.ipynb #74ae35d6
 class TrainingViews:
     "The posters of a folder as the training loader hands them over."
 
@@ -681,7 +682,7 @@ class TrainingViews:
         words = f"{height} x {width} pixels, seed {self.params.seed}: {which}."
         return {"as it is": image, **{f"draw {n:,}": view for n, view in zip(draws, views, strict=True)}}, words
 
-# %% ../nbs/25_explore.ipynb #d43c2601
+# %% ../nbs/25_explore.ipynb #a4d8c5c1
 class AugmentationPage(ipywidgets.VBox):
     "A poster as the training loader hands it over, under a recipe that two sliders scale, and the recipe as YAML."
 
@@ -735,7 +736,7 @@ class AugmentationPage(ipywidgets.VBox):
             self.views, words = {}, error
         self.images.value, self.words.value = views_html(self.views), f"<p>{html_text(words)}</p>"
 
-# %% ../nbs/25_explore.ipynb #ab0b3f75
+# %% ../nbs/25_explore.ipynb #91edbee6
 def figure_image(
     figure: Figure,
 ) -> ipywidgets.Image:

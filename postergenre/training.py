@@ -174,7 +174,7 @@ def posters_folder(
         return root
     return draw_demo_posters(runs_path() / f"demo_posters_{params.n_demo_posters}", params.n_demo_posters)
 
-
+# %% ../nbs/15_training.ipynb #a1459e75
 def remembered_pictures(
     root: Path,  # a data folder
 ) -> Path:
