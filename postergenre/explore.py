@@ -10,12 +10,12 @@ __all__ = ['SHOWN', 'STYLE', 'MAGNITUDES', 'Tile', 'Posters', 'annotated_rows', 
            'draws_of', 'augmented_views', 'views_html', 'TrainingViews', 'AugmentationPage', 'figure_image',
            'TogetherPage', 'ExplorePage', 'explore']
 
-# %% ../nbs/25_explore.ipynb #763d15d4
+# %% ../nbs/25_explore.ipynb #8cba90d4
 import base64
 import inspect
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from html import escape
@@ -62,7 +62,7 @@ from .sampler import order_of_pass
 from .training import load_run_data, posters_folder, remembered_pictures
 from .widgets import round_trip
 
-# %% ../nbs/25_explore.ipynb #146bd363
+# %% ../nbs/25_explore.ipynb #d9d5a9c7
 class Tile(NamedTuple):
     "What a gallery shows of one poster."
 
@@ -92,7 +92,7 @@ def annotated_rows(
     joined = join_tables(root, {split: read_table(path) for split, path in find_tables(root).items()})
     return joined.table.assign(path=joined.table["Id"].map(pictures)), joined.genres, pictures
 
-# %% ../nbs/25_explore.ipynb #0bf9afde
+# %% ../nbs/25_explore.ipynb #682024a8
 def concerned_rows(
     table: pd.DataFrame,  # of `annotated_rows`, with the columns of `inspect_pictures`
     genres: Sequence[str],  # those that a run keeps
@@ -136,7 +136,7 @@ def notes_of(
     ]
     return np.select([rows for rows, _ in reasons], [reason for _, reason in reasons], "")
 
-# %% ../nbs/25_explore.ipynb #fa3d89b0
+# %% ../nbs/25_explore.ipynb #36b8fe1a
 def tiles_of_rows(
     table: pd.DataFrame,  # Id, path, genres
     genres: Sequence[str],
@@ -176,16 +176,16 @@ def read_posters(
     concerned = {kind: sets[kind] for kind in findings["kind"] if sets.get(kind)}
     return Posters(tiles, splits, genres, table[genres].to_numpy(bool), findings, concerned)
 
-# %% ../nbs/25_explore.ipynb #fc233959
+# %% ../nbs/25_explore.ipynb #c061f1e6
 def plot_genre_counts(
     posters: Posters,
 ) -> Figure:
     "Posters of each genre as bars, the most frequent on top."
     counts, n = posters.targets.sum(axis=0), len(posters.tiles)
-    figure = new_figure(8, 1 + 0.22 * len(posters.genres))
+    figure = new_figure(8, 0.9 + 0.2 * len(posters.genres))
     axes = figure.subplots()
     bars = axes.barh(range(len(counts)), counts, color=list(genre_colors(posters.genres).values()), height=0.75)
-    axes.bar_label(bars, [f"{count:,} ({count / n:.0%})" for count in counts], padding=3, fontsize=8)
+    axes.bar_label(bars, [f"{count:,} ({count / n:.1%})" for count in counts], padding=3, fontsize=8)
     axes.set_yticks(range(len(counts)), posters.genres, parse_math=False)
     axes.set(ylim=(len(counts) - 0.4, -0.6), xlim=(0, 1.15 * max(1, counts.max())), xlabel="posters")
     axes.set_title(f"{n:,} posters, {len(counts)} genres, {counts.sum() / n:.1f} genres a poster", fontsize=10)
@@ -209,16 +209,16 @@ def plot_together(
     counts = genres_together(posters.targets)
     shown = 100 * counts / np.maximum(1, counts.diagonal())[:, None] if share else counts.astype(float)
     np.fill_diagonal(shown, np.nan)
-    side, scale = 0.27 * len(counts), PowerNorm(0.5, 0, max(1, np.nan_to_num(shown).max()))
+    scale = PowerNorm(0.5, 0, max(1, np.nan_to_num(shown).max()))
     longest = 0.075 * max(map(len, posters.genres))  # inches
-    figure = new_figure(max(5, 0.9 + longest + 1.12 * side), 0.6 + longest + side)
+    figure = new_figure(max(5, 0.9 + longest + 0.25 * len(counts)), 0.6 + longest + 0.22 * len(counts))
     axes = figure.subplots()
     axes.imshow(shown, matplotlib.colormaps["Blues"].with_extremes(bad="#bbbbbb"), scale, aspect="auto")
     for (row, column), value in np.ndenumerate(shown):
         if row != column and counts[row, column]:
             color = "white" if scale(value) > 0.6 else "black"
             text = f"{value:.0f}" if value < 10_000 else f"{value / 1000:.0f}k"
-            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)
+            axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=color)
     names = [f"{genre} ({count:,})" for genre, count in zip(posters.genres, counts.diagonal(), strict=True)]
     axes.set_yticks(range(len(counts)), names, fontsize=8, parse_math=False)
     axes.set_xticks(range(len(counts)), posters.genres, fontsize=8, rotation=90, parse_math=False)
@@ -228,7 +228,7 @@ def plot_together(
     figure.supxlabel(words, fontsize=9)
     return figure
 
-# %% ../nbs/25_explore.ipynb #db97ab72
+# %% ../nbs/25_explore.ipynb #e801615e
 def having(
     posters: Posters,
     all_of: Sequence[str] = (),  # genres that a poster must have, each of them
@@ -251,15 +251,18 @@ def in_words(
     parts = [" and ".join(all_of), " or ".join(any_of), "without " + ", ".join(none_of) if none_of else ""]
     return "; ".join(part for part in parts if part) or "any genre"
 
-# %% ../nbs/25_explore.ipynb #cc0e0eb7
-SHOWN = (84, 126)  # width and height of a poster in a gallery, pixels
+# %% ../nbs/25_explore.ipynb #c5129527
+SHOWN = (74, 111)  # width and height of a poster in a gallery, pixels
 STYLE = """<style>
-.pg-tiles, .pg-set {display: flex; flex-wrap: wrap; gap: 6px; align-items: flex-start}
+.pg-tiles, .pg-set {display: flex; flex-wrap: wrap; gap: 5px; align-items: flex-start}
 .pg-set {border: 1px solid #888888; border-radius: 4px; padding: 4px}
 .pg-tile {font-size: 10px; line-height: 12px}
 .pg-tile img {display: block; width: 100%; object-fit: contain; background: #dddddd}
 .pg-grey {background: #c8c8c8; color: #222222; padding: 4px; box-sizing: border-box; overflow: hidden}
 .pg-grey {overflow-wrap: anywhere}
+.pg-words, .pg-findings {line-height: 18px}
+.pg-findings {max-height: 250px; overflow-y: auto}
+.pg-findings td {text-align: left; vertical-align: top; overflow-wrap: anywhere; padding: 2px 10px 4px 0}
 .pg-line {white-space: nowrap; overflow: hidden; text-overflow: ellipsis}
 .pg-genre {display: inline-block; width: 8px; height: 8px; margin-right: 3px; border: 1px solid #555555}
 </style>"""
@@ -286,7 +289,7 @@ def read_thumbnail(
         return Thumbnail(b"", complaint(error))
     return Thumbnail(small.getvalue())
 
-# %% ../nbs/25_explore.ipynb #435186b8
+# %% ../nbs/25_explore.ipynb #43b84cad
 def html_text(
     value: Any,  # from data: a genre, the name of a file, a message
 ) -> str:
@@ -321,7 +324,7 @@ def tile_html(
     hint = html_text("\n".join(part for part in (tile.name, ", ".join(tile.genres), tile.note) if part))
     return f'<div class="pg-tile" style="width: {width}px" title="{hint}">{shown}{below}</div>'
 
-# %% ../nbs/25_explore.ipynb #676275e7
+# %% ../nbs/25_explore.ipynb #4ec6aa4c
 class Thumbnails:
     "Decodes the pictures that are asked for, in threads, and keeps the last few hundred."
 
@@ -360,7 +363,7 @@ class Thumbnails:
             parts.append(html if len(thing) == 1 else f'<div class="pg-set">{html}{more}</div>')
         return f'{STYLE}<div class="pg-tiles">{"".join(parts)}</div>'
 
-# %% ../nbs/25_explore.ipynb #df1c25df
+# %% ../nbs/25_explore.ipynb #1f6eddb4
 class Gallery(ipywidgets.VBox):
     "Pages of pictures, with buttons and a page number to turn them."
 
@@ -416,11 +419,11 @@ class Gallery(ipywidgets.VBox):
         self.first.disabled = self.back.disabled = self.page == 1
         self.forth.disabled = self.last.disabled = self.page == self.pages
 
-# %% ../nbs/25_explore.ipynb #768e1c06
+# %% ../nbs/25_explore.ipynb #13745eff
 def others_html(
     posters: Posters,
     chosen: np.ndarray,  # (posters,) bool
-    known: Sequence[str],  # genres that all of them have
+    known: Collection[str],  # genres that were asked for
     most: int = 6,  # genres that are named
 ) -> str:
     "Which other genres the chosen posters have, the most frequent first."
@@ -429,7 +432,7 @@ def others_html(
     named = " &nbsp; ".join(f"{swatch(genre)} {count:,}" for genre, count in counts.items())
     return f"also: {named}" if named else "no other genre"
 
-# %% ../nbs/25_explore.ipynb #66140b92
+# %% ../nbs/25_explore.ipynb #36892591
 class PostersPage(ipywidgets.HBox):
     "A gallery of the posters that have some genres and lack others."
 
@@ -455,7 +458,7 @@ class PostersPage(ipywidgets.HBox):
         self.select()
         titles = map(ipywidgets.Label, ("all of these genres", "any of these", "none of these"))
         filters = chain.from_iterable(zip(titles, self.lists, strict=True))
-        least = ipywidgets.Layout(min_width="180px")
+        least = ipywidgets.Layout(min_width="176px")
         left = ipywidgets.VBox([*filters, self.split, self.name, self.clear], layout=least)
         super().__init__([left, ipywidgets.VBox([self.words, self.gallery])])
 
@@ -469,7 +472,8 @@ class PostersPage(ipywidgets.HBox):
             chosen &= np.array([part in tile.name.lower() for tile in self.posters.tiles])
         rows = np.flatnonzero(chosen)
         count = f"<b>{len(rows):,} of {len(chosen):,} posters</b>: {html_text(in_words(*combination))}"
-        self.words.value = f"{STYLE}{count}<br>{others_html(self.posters, chosen, self.all_of.value)}"
+        others = others_html(self.posters, chosen, {*self.all_of.value, *self.any_of.value})
+        self.words.value = f'{STYLE}<div class="pg-words">{count}<br>{others}</div>'
         self.gallery.show(len(rows), lambda number: [self.posters.tiles[rows[number]]])
 
     def reset(self, button: Any = None) -> None:
@@ -478,7 +482,7 @@ class PostersPage(ipywidgets.HBox):
             control.value = ()
         self.split.value, self.name.value = "all", ""
 
-# %% ../nbs/25_explore.ipynb #2ada2b18
+# %% ../nbs/25_explore.ipynb #688ef1e9
 def findings_html(
     findings: pd.DataFrame,  # the audit: kind, count, examples, action
 ) -> str:
@@ -487,8 +491,7 @@ def findings_html(
     table["action"] = [f"<b>{text}</b>" if text == STOPS else text for text in table["action"]]
     with pd.option_context("display.max_colwidth", None):
         html = table.to_html(index=False, border=0, escape=False, justify="left")
-    style = "<style>.pg-findings td {text-align: left; vertical-align: top; overflow-wrap: anywhere}</style>"
-    return f'{style}<div class="pg-findings" style="max-height: 250px; overflow-y: auto">{html}</div>'
+    return f'{STYLE}<div class="pg-findings">{html}</div>'
 
 
 class FindingsPage(ipywidgets.VBox):
@@ -514,7 +517,7 @@ class FindingsPage(ipywidgets.VBox):
         sets = self.posters.concerned.get(self.kind.value, [])
         self.gallery.show(len(sets), sets.__getitem__)
 
-# %% ../nbs/25_explore.ipynb #ffa3928b
+# %% ../nbs/25_explore.ipynb #cb1be319
 class Magnitude(NamedTuple):
     "An argument that says how strong a transform is: what of it changes nothing, and how far it may go."
 
@@ -558,7 +561,7 @@ def scaled_value(
         return [move(number, magnitude.in_range) for number in value]
     return move(value, magnitude.alone)
 
-# %% ../nbs/25_explore.ipynb #a9ca69a0
+# %% ../nbs/25_explore.ipynb #0a5353d2
 def scaled_item(
     item: Any,  # of a recipe
     strength: float,  # of the magnitudes
@@ -609,7 +612,7 @@ def recipe_yaml(
     round_trip().dump({"augmentations": lines}, text)
     return text.getvalue()
 
-# %% ../nbs/25_explore.ipynb #039abe7a
+# %% ../nbs/25_explore.ipynb #335a35f6
 def draws_of(
     index: int,  # of a poster among the training posters
     n: int,  # of them
@@ -635,7 +638,7 @@ def augmented_views(
 
 def views_html(
     views: dict[str, np.ndarray],  # (height, width, 3) uint8, by title
-    height: int = 168,  # of a picture on the screen, pixels
+    height: int = 140,  # of a picture on the screen, pixels
 ) -> str:
     "The pictures in a row, not a byte changed, each above its title."
     tiles = []
@@ -646,7 +649,7 @@ def views_html(
         tiles.append(tile_html(Tile(None, title), Thumbnail(file.getvalue()), size, "png"))
     return f'{STYLE}<div class="pg-tiles">{"".join(tiles)}</div>'
 
-# %% ../nbs/25_explore.ipynb #74ae35d6
+# %% ../nbs/25_explore.ipynb #7b151d94
 class TrainingViews:
     "The posters of a folder as the training loader hands them over."
 
@@ -682,7 +685,7 @@ class TrainingViews:
         words = f"{height} x {width} pixels, seed {self.params.seed}: {which}."
         return {"as it is": image, **{f"draw {n:,}": view for n, view in zip(draws, views, strict=True)}}, words
 
-# %% ../nbs/25_explore.ipynb #a4d8c5c1
+# %% ../nbs/25_explore.ipynb #7d251760
 class AugmentationPage(ipywidgets.VBox):
     "A poster as the training loader hands it over, under a recipe that two sliders scale, and the recipe as YAML."
 
@@ -736,12 +739,13 @@ class AugmentationPage(ipywidgets.VBox):
             self.views, words = {}, error
         self.images.value, self.words.value = views_html(self.views), f"<p>{html_text(words)}</p>"
 
-# %% ../nbs/25_explore.ipynb #91edbee6
+# %% ../nbs/25_explore.ipynb #8e3380a6
 def figure_image(
     figure: Figure,
 ) -> ipywidgets.Image:
     "A figure as a widget, at its own size where there is room."
-    return ipywidgets.Image(value=compact(figure).data, format="png", layout=ipywidgets.Layout(max_width="100%"))
+    own_size = ipywidgets.Layout(object_fit="scale-down", object_position="left top")
+    return ipywidgets.Image(value=compact(figure).data, format="png", layout=own_size)
 
 
 class TogetherPage(ipywidgets.VBox):
