@@ -10,7 +10,7 @@ __all__ = ['SHOWN', 'STYLE', 'MAGNITUDES', 'Tile', 'Posters', 'annotated_rows', 
            'draws_of', 'augmented_views', 'views_html', 'TrainingViews', 'AugmentationPage', 'figure_image',
            'TogetherPage', 'ExplorePage', 'explore']
 
-# %% ../nbs/25_explore.ipynb #8cba90d4
+# %% ../nbs/25_explore.ipynb #0878c0cd
 import base64
 import inspect
 import io
@@ -62,7 +62,7 @@ from .sampler import order_of_pass
 from .training import load_run_data, posters_folder, remembered_pictures
 from .widgets import round_trip
 
-# %% ../nbs/25_explore.ipynb #d9d5a9c7
+# %% ../nbs/25_explore.ipynb #74e01422
 class Tile(NamedTuple):
     "What a gallery shows of one poster."
 
@@ -92,7 +92,7 @@ def annotated_rows(
     joined = join_tables(root, {split: read_table(path) for split, path in find_tables(root).items()})
     return joined.table.assign(path=joined.table["Id"].map(pictures)), joined.genres, pictures
 
-# %% ../nbs/25_explore.ipynb #682024a8
+# %% ../nbs/25_explore.ipynb #931741b3
 def concerned_rows(
     table: pd.DataFrame,  # of `annotated_rows`, with the columns of `inspect_pictures`
     genres: Sequence[str],  # those that a run keeps
@@ -136,7 +136,7 @@ def notes_of(
     ]
     return np.select([rows for rows, _ in reasons], [reason for _, reason in reasons], "")
 
-# %% ../nbs/25_explore.ipynb #36b8fe1a
+# %% ../nbs/25_explore.ipynb #1265ae3c
 def tiles_of_rows(
     table: pd.DataFrame,  # Id, path, genres
     genres: Sequence[str],
@@ -176,7 +176,7 @@ def read_posters(
     concerned = {kind: sets[kind] for kind in findings["kind"] if sets.get(kind)}
     return Posters(tiles, splits, genres, table[genres].to_numpy(bool), findings, concerned)
 
-# %% ../nbs/25_explore.ipynb #c061f1e6
+# %% ../nbs/25_explore.ipynb #f565067d
 def plot_genre_counts(
     posters: Posters,
 ) -> Figure:
@@ -228,7 +228,7 @@ def plot_together(
     figure.supxlabel(words, fontsize=9)
     return figure
 
-# %% ../nbs/25_explore.ipynb #e801615e
+# %% ../nbs/25_explore.ipynb #ac62d1fd
 def having(
     posters: Posters,
     all_of: Sequence[str] = (),  # genres that a poster must have, each of them
@@ -251,7 +251,7 @@ def in_words(
     parts = [" and ".join(all_of), " or ".join(any_of), "without " + ", ".join(none_of) if none_of else ""]
     return "; ".join(part for part in parts if part) or "any genre"
 
-# %% ../nbs/25_explore.ipynb #c5129527
+# %% ../nbs/25_explore.ipynb #a5da68a6
 SHOWN = (74, 111)  # width and height of a poster in a gallery, pixels
 STYLE = """<style>
 .pg-tiles, .pg-set {display: flex; flex-wrap: wrap; gap: 5px; align-items: flex-start}
@@ -264,7 +264,8 @@ STYLE = """<style>
 .pg-findings {max-height: 250px; overflow-y: auto}
 .pg-findings td {text-align: left; vertical-align: top; overflow-wrap: anywhere; padding: 2px 10px 4px 0}
 .pg-line {white-space: nowrap; overflow: hidden; text-overflow: ellipsis}
-.pg-genre {display: inline-block; width: 8px; height: 8px; margin-right: 3px; border: 1px solid #555555}
+.pg-genre {display: inline-block; width: 8px; height: 8px; margin-right: 2px}
+.pg-genre {border: 1px solid #555555; box-sizing: border-box}
 </style>"""
 
 
@@ -289,7 +290,7 @@ def read_thumbnail(
         return Thumbnail(b"", complaint(error))
     return Thumbnail(small.getvalue())
 
-# %% ../nbs/25_explore.ipynb #43b84cad
+# %% ../nbs/25_explore.ipynb #b7975a73
 def html_text(
     value: Any,  # from data: a genre, the name of a file, a message
 ) -> str:
@@ -324,7 +325,7 @@ def tile_html(
     hint = html_text("\n".join(part for part in (tile.name, ", ".join(tile.genres), tile.note) if part))
     return f'<div class="pg-tile" style="width: {width}px" title="{hint}">{shown}{below}</div>'
 
-# %% ../nbs/25_explore.ipynb #4ec6aa4c
+# %% ../nbs/25_explore.ipynb #805a086b
 class Thumbnails:
     "Decodes the pictures that are asked for, in threads, and keeps the last few hundred."
 
@@ -363,7 +364,7 @@ class Thumbnails:
             parts.append(html if len(thing) == 1 else f'<div class="pg-set">{html}{more}</div>')
         return f'{STYLE}<div class="pg-tiles">{"".join(parts)}</div>'
 
-# %% ../nbs/25_explore.ipynb #1f6eddb4
+# %% ../nbs/25_explore.ipynb #421faa7b
 class Gallery(ipywidgets.VBox):
     "Pages of pictures, with buttons and a page number to turn them."
 
@@ -419,7 +420,7 @@ class Gallery(ipywidgets.VBox):
         self.first.disabled = self.back.disabled = self.page == 1
         self.forth.disabled = self.last.disabled = self.page == self.pages
 
-# %% ../nbs/25_explore.ipynb #13745eff
+# %% ../nbs/25_explore.ipynb #c19c4005
 def others_html(
     posters: Posters,
     chosen: np.ndarray,  # (posters,) bool
@@ -432,7 +433,7 @@ def others_html(
     named = " &nbsp; ".join(f"{swatch(genre)} {count:,}" for genre, count in counts.items())
     return f"also: {named}" if named else "no other genre"
 
-# %% ../nbs/25_explore.ipynb #36892591
+# %% ../nbs/25_explore.ipynb #3bc20710
 class PostersPage(ipywidgets.HBox):
     "A gallery of the posters that have some genres and lack others."
 
@@ -482,7 +483,7 @@ class PostersPage(ipywidgets.HBox):
             control.value = ()
         self.split.value, self.name.value = "all", ""
 
-# %% ../nbs/25_explore.ipynb #688ef1e9
+# %% ../nbs/25_explore.ipynb #3d3dbb3e
 def findings_html(
     findings: pd.DataFrame,  # the audit: kind, count, examples, action
 ) -> str:
@@ -517,7 +518,7 @@ class FindingsPage(ipywidgets.VBox):
         sets = self.posters.concerned.get(self.kind.value, [])
         self.gallery.show(len(sets), sets.__getitem__)
 
-# %% ../nbs/25_explore.ipynb #cb1be319
+# %% ../nbs/25_explore.ipynb #6a006263
 class Magnitude(NamedTuple):
     "An argument that says how strong a transform is: what of it changes nothing, and how far it may go."
 
@@ -561,7 +562,7 @@ def scaled_value(
         return [move(number, magnitude.in_range) for number in value]
     return move(value, magnitude.alone)
 
-# %% ../nbs/25_explore.ipynb #0a5353d2
+# %% ../nbs/25_explore.ipynb #b6c9be96
 def scaled_item(
     item: Any,  # of a recipe
     strength: float,  # of the magnitudes
@@ -612,7 +613,7 @@ def recipe_yaml(
     round_trip().dump({"augmentations": lines}, text)
     return text.getvalue()
 
-# %% ../nbs/25_explore.ipynb #335a35f6
+# %% ../nbs/25_explore.ipynb #f2028a1b
 def draws_of(
     index: int,  # of a poster among the training posters
     n: int,  # of them
@@ -649,7 +650,7 @@ def views_html(
         tiles.append(tile_html(Tile(None, title), Thumbnail(file.getvalue()), size, "png"))
     return f'{STYLE}<div class="pg-tiles">{"".join(tiles)}</div>'
 
-# %% ../nbs/25_explore.ipynb #7b151d94
+# %% ../nbs/25_explore.ipynb #ff763db6
 class TrainingViews:
     "The posters of a folder as the training loader hands them over."
 
@@ -685,7 +686,7 @@ class TrainingViews:
         words = f"{height} x {width} pixels, seed {self.params.seed}: {which}."
         return {"as it is": image, **{f"draw {n:,}": view for n, view in zip(draws, views, strict=True)}}, words
 
-# %% ../nbs/25_explore.ipynb #7d251760
+# %% ../nbs/25_explore.ipynb #2cf978f3
 class AugmentationPage(ipywidgets.VBox):
     "A poster as the training loader hands it over, under a recipe that two sliders scale, and the recipe as YAML."
 
@@ -739,7 +740,7 @@ class AugmentationPage(ipywidgets.VBox):
             self.views, words = {}, error
         self.images.value, self.words.value = views_html(self.views), f"<p>{html_text(words)}</p>"
 
-# %% ../nbs/25_explore.ipynb #8e3380a6
+# %% ../nbs/25_explore.ipynb #54300887
 def figure_image(
     figure: Figure,
 ) -> ipywidgets.Image:
