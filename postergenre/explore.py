@@ -10,7 +10,7 @@ __all__ = ['SHOWN', 'STYLE', 'MAGNITUDES', 'Tile', 'Posters', 'annotated_rows', 
            'draws_of', 'augmented_views', 'views_html', 'TrainingViews', 'AugmentationPage', 'figure_image',
            'TogetherPage', 'ExplorePage', 'explore']
 
-# %% ../nbs/25_explore.ipynb #0878c0cd
+# %% ../nbs/25_explore.ipynb #734a4eb1
 import base64
 import inspect
 import io
@@ -62,7 +62,7 @@ from .sampler import order_of_pass
 from .training import load_run_data, posters_folder, remembered_pictures
 from .widgets import round_trip
 
-# %% ../nbs/25_explore.ipynb #74e01422
+# %% ../nbs/25_explore.ipynb #c20a5687
 class Tile(NamedTuple):
     "What a gallery shows of one poster."
 
@@ -92,7 +92,7 @@ def annotated_rows(
     joined = join_tables(root, {split: read_table(path) for split, path in find_tables(root).items()})
     return joined.table.assign(path=joined.table["Id"].map(pictures)), joined.genres, pictures
 
-# %% ../nbs/25_explore.ipynb #931741b3
+# %% ../nbs/25_explore.ipynb #a5d16a40
 def concerned_rows(
     table: pd.DataFrame,  # of `annotated_rows`, with the columns of `inspect_pictures`
     genres: Sequence[str],  # those that a run keeps
@@ -136,7 +136,7 @@ def notes_of(
     ]
     return np.select([rows for rows, _ in reasons], [reason for _, reason in reasons], "")
 
-# %% ../nbs/25_explore.ipynb #1265ae3c
+# %% ../nbs/25_explore.ipynb #8cef8c79
 def tiles_of_rows(
     table: pd.DataFrame,  # Id, path, genres
     genres: Sequence[str],
@@ -176,7 +176,7 @@ def read_posters(
     concerned = {kind: sets[kind] for kind in findings["kind"] if sets.get(kind)}
     return Posters(tiles, splits, genres, table[genres].to_numpy(bool), findings, concerned)
 
-# %% ../nbs/25_explore.ipynb #f565067d
+# %% ../nbs/25_explore.ipynb #7ab77cdc
 def plot_genre_counts(
     posters: Posters,
 ) -> Figure:
@@ -228,7 +228,7 @@ def plot_together(
     figure.supxlabel(words, fontsize=9)
     return figure
 
-# %% ../nbs/25_explore.ipynb #ac62d1fd
+# %% ../nbs/25_explore.ipynb #f7255f5b
 def having(
     posters: Posters,
     all_of: Sequence[str] = (),  # genres that a poster must have, each of them
@@ -251,10 +251,10 @@ def in_words(
     parts = [" and ".join(all_of), " or ".join(any_of), "without " + ", ".join(none_of) if none_of else ""]
     return "; ".join(part for part in parts if part) or "any genre"
 
-# %% ../nbs/25_explore.ipynb #a5da68a6
-SHOWN = (74, 111)  # width and height of a poster in a gallery, pixels
+# %% ../nbs/25_explore.ipynb #89de2398
+SHOWN = (77, 115)  # width and height of a poster in a gallery, pixels
 STYLE = """<style>
-.pg-tiles, .pg-set {display: flex; flex-wrap: wrap; gap: 5px; align-items: flex-start}
+.pg-tiles, .pg-set {display: flex; flex-wrap: wrap; gap: 4px; align-items: flex-start}
 .pg-set {border: 1px solid #888888; border-radius: 4px; padding: 4px}
 .pg-tile {font-size: 10px; line-height: 12px}
 .pg-tile img {display: block; width: 100%; object-fit: contain; background: #dddddd}
@@ -263,7 +263,7 @@ STYLE = """<style>
 .pg-words, .pg-findings {line-height: 18px}
 .pg-findings {max-height: 250px; overflow-y: auto}
 .pg-findings td {text-align: left; vertical-align: top; overflow-wrap: anywhere; padding: 2px 10px 4px 0}
-.pg-line {white-space: nowrap; overflow: hidden; text-overflow: ellipsis}
+.pg-line {white-space: nowrap; overflow: hidden; text-overflow: ellipsis; letter-spacing: -0.4px}
 .pg-genre {display: inline-block; width: 8px; height: 8px; margin-right: 2px}
 .pg-genre {border: 1px solid #555555; box-sizing: border-box}
 </style>"""
@@ -290,7 +290,7 @@ def read_thumbnail(
         return Thumbnail(b"", complaint(error))
     return Thumbnail(small.getvalue())
 
-# %% ../nbs/25_explore.ipynb #b7975a73
+# %% ../nbs/25_explore.ipynb #bae276ed
 def html_text(
     value: Any,  # from data: a genre, the name of a file, a message
 ) -> str:
@@ -325,7 +325,7 @@ def tile_html(
     hint = html_text("\n".join(part for part in (tile.name, ", ".join(tile.genres), tile.note) if part))
     return f'<div class="pg-tile" style="width: {width}px" title="{hint}">{shown}{below}</div>'
 
-# %% ../nbs/25_explore.ipynb #805a086b
+# %% ../nbs/25_explore.ipynb #7690a6c4
 class Thumbnails:
     "Decodes the pictures that are asked for, in threads, and keeps the last few hundred."
 
@@ -364,7 +364,7 @@ class Thumbnails:
             parts.append(html if len(thing) == 1 else f'<div class="pg-set">{html}{more}</div>')
         return f'{STYLE}<div class="pg-tiles">{"".join(parts)}</div>'
 
-# %% ../nbs/25_explore.ipynb #421faa7b
+# %% ../nbs/25_explore.ipynb #ac4dafd3
 class Gallery(ipywidgets.VBox):
     "Pages of pictures, with buttons and a page number to turn them."
 
@@ -420,7 +420,7 @@ class Gallery(ipywidgets.VBox):
         self.first.disabled = self.back.disabled = self.page == 1
         self.forth.disabled = self.last.disabled = self.page == self.pages
 
-# %% ../nbs/25_explore.ipynb #c19c4005
+# %% ../nbs/25_explore.ipynb #5dfeef91
 def others_html(
     posters: Posters,
     chosen: np.ndarray,  # (posters,) bool
@@ -431,9 +431,9 @@ def others_html(
     counts = pd.Series(posters.targets[chosen].sum(axis=0), posters.genres).drop(list(known))
     counts = counts[counts > 0].sort_values(ascending=False, kind="stable").head(most)
     named = " &nbsp; ".join(f"{swatch(genre)} {count:,}" for genre, count in counts.items())
-    return f"also: {named}" if named else "no other genre"
+    return f"{'also' if known else 'genres'}: {named}" if named else "no other genre"
 
-# %% ../nbs/25_explore.ipynb #3bc20710
+# %% ../nbs/25_explore.ipynb #89e6fa9b
 class PostersPage(ipywidgets.HBox):
     "A gallery of the posters that have some genres and lack others."
 
@@ -445,7 +445,7 @@ class PostersPage(ipywidgets.HBox):
         self.posters = posters
         counts = zip(posters.genres, posters.targets.sum(axis=0), strict=True)
         options = [(f"{genre} ({count:,})", genre) for genre, count in counts]
-        tall, wide = ipywidgets.Layout(width="170px", height="118px"), ipywidgets.Layout(width="170px")
+        tall, wide = ipywidgets.Layout(width="155px", height="118px"), ipywidgets.Layout(width="155px")
         self.lists = [ipywidgets.SelectMultiple(options=options, layout=tall) for _ in range(3)]
         self.all_of, self.any_of, self.none_of = self.lists
         splits = [("all posters", "all"), *((split, split) for split in SPLITS), ("not used", "")]
@@ -459,7 +459,7 @@ class PostersPage(ipywidgets.HBox):
         self.select()
         titles = map(ipywidgets.Label, ("all of these genres", "any of these", "none of these"))
         filters = chain.from_iterable(zip(titles, self.lists, strict=True))
-        least = ipywidgets.Layout(min_width="176px")
+        least = ipywidgets.Layout(min_width="160px")
         left = ipywidgets.VBox([*filters, self.split, self.name, self.clear], layout=least)
         super().__init__([left, ipywidgets.VBox([self.words, self.gallery])])
 
@@ -483,7 +483,7 @@ class PostersPage(ipywidgets.HBox):
             control.value = ()
         self.split.value, self.name.value = "all", ""
 
-# %% ../nbs/25_explore.ipynb #3d3dbb3e
+# %% ../nbs/25_explore.ipynb #704783cc
 def findings_html(
     findings: pd.DataFrame,  # the audit: kind, count, examples, action
 ) -> str:
@@ -518,7 +518,7 @@ class FindingsPage(ipywidgets.VBox):
         sets = self.posters.concerned.get(self.kind.value, [])
         self.gallery.show(len(sets), sets.__getitem__)
 
-# %% ../nbs/25_explore.ipynb #6a006263
+# %% ../nbs/25_explore.ipynb #3dcbe2eb
 class Magnitude(NamedTuple):
     "An argument that says how strong a transform is: what of it changes nothing, and how far it may go."
 
@@ -562,7 +562,7 @@ def scaled_value(
         return [move(number, magnitude.in_range) for number in value]
     return move(value, magnitude.alone)
 
-# %% ../nbs/25_explore.ipynb #b6c9be96
+# %% ../nbs/25_explore.ipynb #74c515d5
 def scaled_item(
     item: Any,  # of a recipe
     strength: float,  # of the magnitudes
@@ -613,7 +613,7 @@ def recipe_yaml(
     round_trip().dump({"augmentations": lines}, text)
     return text.getvalue()
 
-# %% ../nbs/25_explore.ipynb #f2028a1b
+# %% ../nbs/25_explore.ipynb #c9fbc9df
 def draws_of(
     index: int,  # of a poster among the training posters
     n: int,  # of them
@@ -650,7 +650,7 @@ def views_html(
         tiles.append(tile_html(Tile(None, title), Thumbnail(file.getvalue()), size, "png"))
     return f'{STYLE}<div class="pg-tiles">{"".join(tiles)}</div>'
 
-# %% ../nbs/25_explore.ipynb #ff763db6
+# %% ../nbs/25_explore.ipynb #1e764861
 class TrainingViews:
     "The posters of a folder as the training loader hands them over."
 
@@ -686,7 +686,7 @@ class TrainingViews:
         words = f"{height} x {width} pixels, seed {self.params.seed}: {which}."
         return {"as it is": image, **{f"draw {n:,}": view for n, view in zip(draws, views, strict=True)}}, words
 
-# %% ../nbs/25_explore.ipynb #2cf978f3
+# %% ../nbs/25_explore.ipynb #0ba348b5
 class AugmentationPage(ipywidgets.VBox):
     "A poster as the training loader hands it over, under a recipe that two sliders scale, and the recipe as YAML."
 
@@ -740,7 +740,7 @@ class AugmentationPage(ipywidgets.VBox):
             self.views, words = {}, error
         self.images.value, self.words.value = views_html(self.views), f"<p>{html_text(words)}</p>"
 
-# %% ../nbs/25_explore.ipynb #54300887
+# %% ../nbs/25_explore.ipynb #8e54df19
 def figure_image(
     figure: Figure,
 ) -> ipywidgets.Image:
