@@ -10,7 +10,7 @@ __all__ = ['SHOWN', 'STYLE', 'MAGNITUDES', 'Tile', 'Posters', 'annotated_rows', 
            'draws_of', 'augmented_views', 'views_html', 'TrainingViews', 'AugmentationPage', 'figure_image',
            'TogetherPage', 'ExplorePage', 'explore']
 
-# %% ../nbs/25_explore.ipynb #734a4eb1
+# %% ../nbs/25_explore.ipynb #dab5a359
 import base64
 import inspect
 import io
@@ -62,7 +62,7 @@ from .sampler import order_of_pass
 from .training import load_run_data, posters_folder, remembered_pictures
 from .widgets import round_trip
 
-# %% ../nbs/25_explore.ipynb #c20a5687
+# %% ../nbs/25_explore.ipynb #5c102657
 class Tile(NamedTuple):
     "What a gallery shows of one poster."
 
@@ -92,7 +92,7 @@ def annotated_rows(
     joined = join_tables(root, {split: read_table(path) for split, path in find_tables(root).items()})
     return joined.table.assign(path=joined.table["Id"].map(pictures)), joined.genres, pictures
 
-# %% ../nbs/25_explore.ipynb #a5d16a40
+# %% ../nbs/25_explore.ipynb #49103f91
 def concerned_rows(
     table: pd.DataFrame,  # of `annotated_rows`, with the columns of `inspect_pictures`
     genres: Sequence[str],  # those that a run keeps
@@ -136,7 +136,7 @@ def notes_of(
     ]
     return np.select([rows for rows, _ in reasons], [reason for _, reason in reasons], "")
 
-# %% ../nbs/25_explore.ipynb #8cef8c79
+# %% ../nbs/25_explore.ipynb #e4b39f5b
 def tiles_of_rows(
     table: pd.DataFrame,  # Id, path, genres
     genres: Sequence[str],
@@ -176,7 +176,7 @@ def read_posters(
     concerned = {kind: sets[kind] for kind in findings["kind"] if sets.get(kind)}
     return Posters(tiles, splits, genres, table[genres].to_numpy(bool), findings, concerned)
 
-# %% ../nbs/25_explore.ipynb #7ab77cdc
+# %% ../nbs/25_explore.ipynb #176f5d2c
 def plot_genre_counts(
     posters: Posters,
 ) -> Figure:
@@ -228,7 +228,7 @@ def plot_together(
     figure.supxlabel(words, fontsize=9)
     return figure
 
-# %% ../nbs/25_explore.ipynb #f7255f5b
+# %% ../nbs/25_explore.ipynb #2ce19b4c
 def having(
     posters: Posters,
     all_of: Sequence[str] = (),  # genres that a poster must have, each of them
@@ -251,8 +251,8 @@ def in_words(
     parts = [" and ".join(all_of), " or ".join(any_of), "without " + ", ".join(none_of) if none_of else ""]
     return "; ".join(part for part in parts if part) or "any genre"
 
-# %% ../nbs/25_explore.ipynb #89de2398
-SHOWN = (77, 115)  # width and height of a poster in a gallery, pixels
+# %% ../nbs/25_explore.ipynb #3cd37ae0
+SHOWN = (76, 114)  # width and height of a poster in a gallery, pixels
 STYLE = """<style>
 .pg-tiles, .pg-set {display: flex; flex-wrap: wrap; gap: 4px; align-items: flex-start}
 .pg-set {border: 1px solid #888888; border-radius: 4px; padding: 4px}
@@ -290,7 +290,7 @@ def read_thumbnail(
         return Thumbnail(b"", complaint(error))
     return Thumbnail(small.getvalue())
 
-# %% ../nbs/25_explore.ipynb #bae276ed
+# %% ../nbs/25_explore.ipynb #4bd5440a
 def html_text(
     value: Any,  # from data: a genre, the name of a file, a message
 ) -> str:
@@ -325,7 +325,7 @@ def tile_html(
     hint = html_text("\n".join(part for part in (tile.name, ", ".join(tile.genres), tile.note) if part))
     return f'<div class="pg-tile" style="width: {width}px" title="{hint}">{shown}{below}</div>'
 
-# %% ../nbs/25_explore.ipynb #7690a6c4
+# %% ../nbs/25_explore.ipynb #0067079d
 class Thumbnails:
     "Decodes the pictures that are asked for, in threads, and keeps the last few hundred."
 
@@ -364,7 +364,7 @@ class Thumbnails:
             parts.append(html if len(thing) == 1 else f'<div class="pg-set">{html}{more}</div>')
         return f'{STYLE}<div class="pg-tiles">{"".join(parts)}</div>'
 
-# %% ../nbs/25_explore.ipynb #ac4dafd3
+# %% ../nbs/25_explore.ipynb #cdf511dc
 class Gallery(ipywidgets.VBox):
     "Pages of pictures, with buttons and a page number to turn them."
 
@@ -420,7 +420,7 @@ class Gallery(ipywidgets.VBox):
         self.first.disabled = self.back.disabled = self.page == 1
         self.forth.disabled = self.last.disabled = self.page == self.pages
 
-# %% ../nbs/25_explore.ipynb #5dfeef91
+# %% ../nbs/25_explore.ipynb #32cf1cb2
 def others_html(
     posters: Posters,
     chosen: np.ndarray,  # (posters,) bool
@@ -433,7 +433,7 @@ def others_html(
     named = " &nbsp; ".join(f"{swatch(genre)} {count:,}" for genre, count in counts.items())
     return f"{'also' if known else 'genres'}: {named}" if named else "no other genre"
 
-# %% ../nbs/25_explore.ipynb #89e6fa9b
+# %% ../nbs/25_explore.ipynb #61503859
 class PostersPage(ipywidgets.HBox):
     "A gallery of the posters that have some genres and lack others."
 
@@ -483,7 +483,7 @@ class PostersPage(ipywidgets.HBox):
             control.value = ()
         self.split.value, self.name.value = "all", ""
 
-# %% ../nbs/25_explore.ipynb #704783cc
+# %% ../nbs/25_explore.ipynb #357b0dc6
 def findings_html(
     findings: pd.DataFrame,  # the audit: kind, count, examples, action
 ) -> str:
@@ -518,7 +518,7 @@ class FindingsPage(ipywidgets.VBox):
         sets = self.posters.concerned.get(self.kind.value, [])
         self.gallery.show(len(sets), sets.__getitem__)
 
-# %% ../nbs/25_explore.ipynb #3dcbe2eb
+# %% ../nbs/25_explore.ipynb #cde89844
 class Magnitude(NamedTuple):
     "An argument that says how strong a transform is: what of it changes nothing, and how far it may go."
 
@@ -562,7 +562,7 @@ def scaled_value(
         return [move(number, magnitude.in_range) for number in value]
     return move(value, magnitude.alone)
 
-# %% ../nbs/25_explore.ipynb #74c515d5
+# %% ../nbs/25_explore.ipynb #bc010fbe
 def scaled_item(
     item: Any,  # of a recipe
     strength: float,  # of the magnitudes
@@ -613,7 +613,7 @@ def recipe_yaml(
     round_trip().dump({"augmentations": lines}, text)
     return text.getvalue()
 
-# %% ../nbs/25_explore.ipynb #c9fbc9df
+# %% ../nbs/25_explore.ipynb #cfdfd779
 def draws_of(
     index: int,  # of a poster among the training posters
     n: int,  # of them
@@ -650,7 +650,7 @@ def views_html(
         tiles.append(tile_html(Tile(None, title), Thumbnail(file.getvalue()), size, "png"))
     return f'{STYLE}<div class="pg-tiles">{"".join(tiles)}</div>'
 
-# %% ../nbs/25_explore.ipynb #1e764861
+# %% ../nbs/25_explore.ipynb #8b27167a
 class TrainingViews:
     "The posters of a folder as the training loader hands them over."
 
@@ -686,7 +686,7 @@ class TrainingViews:
         words = f"{height} x {width} pixels, seed {self.params.seed}: {which}."
         return {"as it is": image, **{f"draw {n:,}": view for n, view in zip(draws, views, strict=True)}}, words
 
-# %% ../nbs/25_explore.ipynb #0ba348b5
+# %% ../nbs/25_explore.ipynb #6d643d72
 class AugmentationPage(ipywidgets.VBox):
     "A poster as the training loader hands it over, under a recipe that two sliders scale, and the recipe as YAML."
 
@@ -740,7 +740,7 @@ class AugmentationPage(ipywidgets.VBox):
             self.views, words = {}, error
         self.images.value, self.words.value = views_html(self.views), f"<p>{html_text(words)}</p>"
 
-# %% ../nbs/25_explore.ipynb #8e54df19
+# %% ../nbs/25_explore.ipynb #f364e57a
 def figure_image(
     figure: Figure,
 ) -> ipywidgets.Image:
