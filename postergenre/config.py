@@ -241,6 +241,9 @@ class ExploreParams(Schema):
         None, "data folder; none: the environment's ROOT_PATH, or else demo posters", min_length=1
     )
     n_demo_posters: int = parameter(160, "drawn where there is no data folder", "posters", ge=64)
+    params_file: str | None = parameter(
+        None, "whose split and augmentations are shown; none: those of the defaults", min_length=1
+    )
     page_size: int = parameter(24, "of the gallery", "posters", ge=1, le=100)
 
 
