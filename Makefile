@@ -1,13 +1,17 @@
 # make demo   the whole chain on demo posters, results in runs/
 # make test   every chapter, every job, and the tests
+# make app    a web page on this machine that takes a poster and shows its genres: make app MODEL=runs/full/model.ts
 # make bench  the benchmark beside fastai, torch, timm and Lightning; an hour or two on two CPU cores
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: demo test bench install lab
+.PHONY: demo test bench install lab app
 
 PYTHON ?= python3
 VENV ?= .venv
+PORT ?= 8866
+MODEL ?=
+EXAMPLES ?=
 PEERS := .venv-peers
 BIN := $(abspath $(VENV))/bin
 INSTALLED := $(VENV)/.installed
@@ -62,4 +66,10 @@ $(PEERS)/.installed: nbs/peers.txt
 	touch $@
 
 lab: install
-	jupyter lab --ServerApp.ip=127.0.0.1 nbs
+	jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.tornado_settings='{"websocket_max_message_size": 134217728}' nbs
+
+# voila.json says what is served and to whom; each visitor has a kernel of their own
+app: install
+	@papermill --prepare-only --log-level WARNING nbs/try_it.ipynb runs/try_it.ipynb \
+		$(if $(MODEL),-p model "$$(realpath '$(MODEL)')") $(if $(EXAMPLES),-p examples "$$(realpath '$(EXAMPLES)')")
+	voila runs/try_it.ipynb --no-browser --port=$(PORT)

@@ -527,7 +527,7 @@ def targets_table(
     own = table[(table["job"] == "finetune") & (table["contender"] == "postergenre")]
     if "start_seconds" in own and own["start_seconds"].notna().any():
         target, reached = START[torch.cuda.is_available()], own["start_seconds"].median()
-        row = {"job": LABELS["finetune"], "against": "the clock: seconds to its first step", "target": target}
+        row = {"job": LABELS["finetune"], "against": "the clock, in seconds to its first step", "target": target}
         rows.append({**row, "reached": round(reached, 2), "met": reached < target})
     return pd.DataFrame(rows)
 
@@ -535,15 +535,19 @@ def targets_table(
 def write_results(
     params: BenchParams,
     ratios: pd.DataFrame,  # from `ratio_table`
+    targets: pd.DataFrame,  # from `targets_table`
 ) -> None:
     "Writes `bench.md`, and puts it into the README where one is given."
     work = read_work(runs_path() / params.experiment_name / "work")
     text = (
         f"Measured in one run on {processor()}: {len(work.paths('train')):,} posters to train on and "
         f"{len(work.paths('valid')):,} to validate, {work.img_size[0]} x {work.img_size[1]} pixels, batches of "
-        f"{work.batch_size}; medians of {params.repeats} repeats (head stage: {params.head_repeats}), with lowest and "
-        f"highest.\n\n{markdown(ratios)}"
+        f"{work.batch_size}; medians, with lowest and highest where there are repeats (head stage: "
+        f"{params.head_repeats}, else {params.repeats}).\n\n{markdown(ratios)}"
     )
+    if len(targets):
+        beside = "Times faster, or the share of the limit, beside what was aimed at:"
+        text += f"\n\n{beside}\n\n{markdown(targets.set_index('job'))}"
     with write_whole(runs_path() / params.experiment_name / "bench.md") as unfinished:
         unfinished.write_text(text + "\n", encoding="utf-8")
     if params.readme:

@@ -220,9 +220,12 @@ class PickParams(Schema):
     "The notebook `pick_lr`."
 
     experiment_name: str = parameter(
-        "smoke_lr_find", "the range test to look at: a folder below runs/", pattern=RUN_NAME
+        "smoke_lr_find", "the range test to pick a range from: a folder below runs/", pattern=RUN_NAME
     )
-    params_file: str | None = parameter(None, "the params file to write the range into; none: only look", min_length=1)
+    beside: list[Annotated[str, Field(pattern=RUN_NAME)]] = parameter([], "other range tests, drawn beside it")
+    params_file: str | None = parameter(
+        None, "the params file to write the range into; none: chosen on the page", min_length=1
+    )
 
 # %% ../nbs/01_config.ipynb #8c0063fa
 class CompareParams(Schema):
@@ -238,6 +241,9 @@ class ExploreParams(Schema):
         None, "data folder; none: the environment's ROOT_PATH, or else demo posters", min_length=1
     )
     n_demo_posters: int = parameter(160, "drawn where there is no data folder", "posters", ge=64)
+    params_file: str | None = parameter(
+        None, "whose split and augmentations are shown; none: those of the defaults", min_length=1
+    )
     page_size: int = parameter(24, "of the gallery", "posters", ge=1, le=100)
 
 
@@ -268,6 +274,7 @@ class TryParams(Schema):
         None, "an exported .ts, or a checkpoint .pth; none: that of the smoke run", min_length=1
     )
     examples: str | None = parameter(None, "folder of pictures to choose from; none: demo posters", min_length=1)
+    largest_upload: Number = parameter(20, "what an uploaded picture may have", "MB", gt=0, le=100)
 
 # %% ../nbs/01_config.ipynb #f0b5e103
 class BenchParams(Schema):

@@ -1,11 +1,13 @@
 """What the tests share: a runs folder, papermill as a user calls it, and one whole chain at small scale."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from browsing import free_port, wait_for_server
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -81,3 +83,82 @@ def chain(papermill, runs) -> Path:
         done = papermill(job, output, params_file, **{**SMALL, **values})
         assert done.returncode == 0, f"{job} -f params/{params_file}.yaml:\n{done.stderr[-3000:]}"
     return runs
+
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = (
+    "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update "
+    "disable-sync disable-dev-shm-usage"
+)
+
+
+@pytest.fixture(scope="session")
+def page():
+    "A page of a headless browser, 1280x800; skips where there is no browser. Ask for it before `lab` and `served`."
+    if not CHROMIUM:
+        pytest.skip("no chromium on this machine (apt-get install chromium)")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    flags = [f"--{flag}" for flag in FLAGS.split()]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags)
+        yield browser.new_page(viewport={"width": 1280, "height": 800})
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory) -> Path:
+    "Where screenshots are kept: the folder that the environment variable SCREENSHOTS names, or a temporary one."
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("shots")).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def copied(tmp_path_factory) -> Path:
+    "A copy of the project's notebooks and params files, which a test may change."
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("nbs", "params", "settings.ini", "voila.json"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copyfile
+        copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory, environment):
+    "Starts a Jupyter server on a free port of the loopback address; returns its address. All end with the tests."
+    places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
+    own = {name: str(tmp_path_factory.mktemp(name.lower())) for name in places}
+    env = {**environment, **own, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    page_config = Path(own["JUPYTER_CONFIG_DIR"]) / "labconfig" / "page_config.json"
+    page_config.parent.mkdir()
+    page_config.write_text('{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}')
+    servers = []
+
+    def start(*arguments: str, cwd: Path) -> str:
+        port = free_port()
+        log = (tmp_path_factory.getbasetemp() / f"server_{port}.log").open("wb")
+        line = [str(BIN / arguments[0]), *arguments[1:], f"--port={port}"]
+        server = subprocess.Popen(line, env=env, cwd=cwd, stdout=log, stderr=subprocess.STDOUT)
+        servers.append(server)
+        wait_for_server(port, server)
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for server in servers:
+        server.terminate()
+    for server in servers:
+        server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def lab(page, chain, copied, start_server) -> tuple[str, Path]:
+    "JupyterLab on a copy of the project: its address, and the copy."
+    options = ["--ip=127.0.0.1", f"--ServerApp.root_dir={copied}", "--IdentityProvider.token="]
+    options += ["--no-browser", "--allow-root"]
+    return start_server("jupyter", "lab", *options, cwd=copied), copied
+
+
+@pytest.fixture(scope="session")
+def served(page, chain, copied, start_server):
+    "Serves a notebook of nbs/ in the copy by voila, as `make app` does; returns its address."
+    return lambda notebook: start_server("voila", f"nbs/{notebook}", "--no-browser", cwd=copied)

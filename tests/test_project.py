@@ -13,7 +13,8 @@ from postergenre import config
 CHAPTERS = sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))
 JOBS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if not path.name[0].isdigit())
 SCHEMAS = {"predict": config.PredictParams, "pick_lr": config.PickParams, "bench": config.BenchParams,
-           "compare": config.CompareParams, "evaluate": config.EvaluateParams}  # fmt: skip
+           "compare": config.CompareParams, "explore": config.ExploreParams, "evaluate": config.EvaluateParams,
+           "try_it": config.TryParams, "evaluate": config.EvaluateParams}  # fmt: skip
 
 
 def cells(path: Path, kind: str) -> list[dict]:
@@ -98,3 +99,5 @@ def test_notebooks_are_small_and_name_no_machine(path):
 def test_no_server_is_opened_to_the_network():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "jupyter lab" in text and "0.0.0.0" not in text
+    served = json.loads((ROOT / "voila.json").read_text(encoding="utf-8"))
+    assert served["Voila"]["ip"] == "127.0.0.1" and "Voila.ip" not in text

@@ -1,0 +1,100 @@
+"""`pick_lr` as people use it: a range is moved with the slider, or dragged over the curve, and written to a file."""
+
+import re
+
+import pytest
+from browsing import run_all, set_parameters
+from ruamel.yaml import YAML
+
+READOUT = r"(\d\.\de[-+]\d+)\D+(\d\.\de[-+]\d+)"
+
+
+@pytest.fixture(scope="module")
+def picker(page, lab):
+    "The page on the head's range test with the other beside it; yields the params file, and puts it back at the end."
+    address, folder = lab
+    target = folder / "params" / "head.yaml"
+    before = target.read_bytes()
+    set_parameters(
+        folder / "nbs" / "pick_lr.ipynb",
+        experiment_name="lrf_head",
+        beside=["lrf_full"],
+        params_file="params/head.yaml",
+    )
+    run_all(page, address, "pick_lr.ipynb")
+    page.wait_for_selector(".noUi-handle", state="attached", timeout=120_000)
+    page.wait_for_selector(".jupyter-matplotlib-canvas-div canvas", timeout=30_000)
+    page.wait_for_timeout(1000)  # the curve is drawn
+    yield target
+    target.write_bytes(before)
+
+
+def read_out(page) -> tuple[str, str]:
+    "The range that the slider shows."
+    return re.fullmatch(READOUT, page.locator(".widget-readout").first.inner_text()).groups()
+
+
+def written(target) -> tuple[str, str]:
+    "The range in the params file."
+    content = YAML(typ="safe").load(target.read_text(encoding="utf-8"))
+    return f"{content['optimizer_kwargs']['lr']:.1e}", f"{content['scheduler_kwargs']['max_lr']:.1e}"
+
+
+def test_the_range_picked_with_the_slider_is_in_the_params_file(page, picker, shots):
+    before = picker.read_text(encoding="utf-8")
+    handles = page.locator(".noUi-handle")
+    assert handles.count() == 2
+    handles.nth(1).focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_timeout(300)
+    shown = read_out(page)
+    page.get_by_text("This would change in head.yaml").wait_for(timeout=20_000)
+    assert picker.read_text(encoding="utf-8") == before
+    page.get_by_role("button", name="Write range").click()
+    page.get_by_text("saved to head.yaml").wait_for(timeout=20_000)
+    assert written(picker) == shown
+    after = picker.read_text(encoding="utf-8")
+    changed = [line for line in after.splitlines() if line not in before.splitlines()]
+    assert 1 <= len(changed) <= 2 and after.count("#") == before.count("#")  # comments are kept
+    handles.nth(1).focus()
+    page.keyboard.press("ArrowLeft")
+    page.get_by_text(f"saved is {shown[0]} to {shown[1]}").wait_for(timeout=20_000)
+    assert written(picker) == shown
+
+
+def test_a_range_dragged_over_the_curve_is_in_the_params_file_and_can_be_taken_back(page, picker, shots):
+    before = picker.read_bytes()
+    canvas = page.locator(".jupyter-matplotlib-canvas-div canvas").last
+    page.get_by_text("This would change in").scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    y, shown = box["y"] + 0.4 * box["height"], [read_out(page)]
+
+    def drag(*places: float) -> None:
+        "Moves the mouse between shares of the canvas' width, button down."
+        page.mouse.move(box["x"] + places[0] * box["width"], y)
+        page.mouse.down()
+        for place in places[1:]:
+            page.mouse.move(box["x"] + place * box["width"], y, steps=5)
+        page.mouse.up()
+        page.wait_for_timeout(700)
+        shown.append(read_out(page))
+
+    for number in (0, 1):  # out of the way, to the left rim
+        page.locator(".noUi-handle").nth(number).focus()
+        page.keyboard.press("Home")
+        page.wait_for_timeout(500)
+    drag(0.3, 0.4)  # beside it: a new span
+    drag(0.35, 0.5)  # from within: moved as a whole
+    rates = [[float(rate) for rate in pair] for pair in shown]
+    assert rates[1][1] < rates[2][1] and rates[1][0] < rates[2][0], shown
+    assert abs(rates[1][1] / rates[1][0] / (rates[2][1] / rates[2][0]) - 1) < 0.3, shown  # as wide as it was
+    page.screenshot(path=shots / "pick_lr_dragged.png")
+    page.get_by_role("button", name="Write range").click()
+    page.get_by_text("saved to head.yaml").wait_for(timeout=20_000)
+    assert written(picker) == shown[-1] != shown[0]
+    page.get_by_role("button", name="Undo").scroll_into_view_if_needed()
+    page.screenshot(path=shots / "pick_lr_written.png")
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("head.yaml is as it was").wait_for(timeout=20_000)
+    assert picker.read_bytes() == before

@@ -1,0 +1,93 @@
+"""`try_it` as a visitor sees it: served by voila, and given posters and rubbish through the browser."""
+
+import io
+import re
+import time
+
+import pytest
+from browsing import set_parameters
+from PIL import Image
+
+
+@pytest.fixture(scope="module")
+def visit(page, served, chain, copied):
+    "The page of the fine-tuned run, opened; its address."
+    images = next(chain.glob("demo_posters_*")) / "Images"
+    set_parameters(copied / "nbs" / "try_it.ipynb", model=str(chain / "full" / "model.ts"), examples=str(images))
+    address = served("try_it.ipynb")
+    page.goto(address, timeout=90_000)
+    page.get_by_role("button", name="Upload a poster").wait_for(timeout=120_000)
+    page.locator("tr[data-genre]").first.wait_for(timeout=30_000)
+    return address
+
+
+def give(page, *files) -> None:
+    "Chooses files as a visitor does, through the button."
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Upload a poster").click()
+    chooser.value.set_files(*files)
+
+
+def answer_to(page, name: str, words: str):
+    "Waits until the page answers to a file, in these words."
+    told = page.get_by_role("status").filter(has_text=name).filter(has_text=re.compile(words))
+    told.wait_for(timeout=30_000)
+    return told.inner_text()
+
+
+def files_in(*folders) -> set:
+    return {path for folder in folders for path in folder.rglob("*")}
+
+
+def test_an_uploaded_poster_shows_its_genres_and_leaves_no_file(page, visit, chain, copied, shots):
+    before = files_in(chain, copied)
+    poster = sorted((next(chain.glob("demo_posters_*")) / "Images").iterdir())[7]
+    give(page, {"name": "mine.jpg", "mimeType": "image/jpeg", "buffer": poster.read_bytes()})
+    said = answer_to(page, "mine.jpg", "Genres: |No genre").splitlines()[-1]
+    rows = page.locator("tr[data-genre]")
+    scores = [float(rows.nth(n).locator("td").nth(3).inner_text()) for n in range(rows.count())]
+    assert len(scores) >= 5 and scores == sorted(scores, reverse=True)
+    marked = [rows.nth(n).get_attribute("data-genre") for n in range(rows.count()) if "✓" in rows.nth(n).inner_text()]
+    assert said == (f"Genres: {', '.join(marked)}" if marked else "No genre reaches its threshold.")
+    page.screenshot(path=shots / "try_it.png")
+    genre = rows.nth(2).get_attribute("data-genre")
+    page.locator("select").nth(1).select_option(genre)
+    page.get_by_text(f"Yellow is where {genre} is seen.").or_(page.get_by_text(f"speaks for {genre}")).wait_for()
+    assert files_in(chain, copied) == before
+
+
+@pytest.mark.parametrize(
+    "name, words", [("rubbish.jpg", "is empty, or no picture"), ("<img src=x onerror=x>.png", "no picture")]
+)
+def test_rubbish_gets_a_sentence(page, visit, shots, name, words):
+    give(page, {"name": name, "mimeType": "image/jpeg", "buffer": b"this is no picture"})
+    assert answer_to(page, name, words).startswith(name)  # as text, not as an element
+    assert page.locator("tr[data-genre]").first.is_hidden()
+    page.screenshot(path=shots / "try_it_rubbish.png")
+
+
+def test_pictures_of_every_kind_get_an_answer(page, visit, tmp_path):
+    picture = Image.new("RGB", (1600, 2400), "teal")
+    large, huge, moving = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    picture.save(large, "PNG", compress_level=0)
+    Image.new("1", (10_000, 10_000)).save(huge, "PNG")
+    picture.resize((200, 300)).save(moving, "GIF", save_all=True, append_images=[Image.new("RGB", (200, 300))] * 3)
+    assert 10.5e6 < len(large.getvalue()) < 20e6  # more than a websocket takes unless it is told to
+    for name, content, words in (
+        ("large.png", large.getvalue(), "Genres: |No genre"),
+        ("huge.png", huge.getvalue(), "has 10000 x 10000 pixels"),
+        ("moving.gif", moving.getvalue(), "Genres: |No genre"),
+        ("heavy.png", large.getvalue() + bytes(30_000_000), "MB; allowed are 20"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        give(page, tmp_path / name)
+        started = time.perf_counter()
+        answer_to(page, name, words)
+        assert time.perf_counter() - started < 10, name
+
+
+def test_the_page_shows_no_source_and_serves_no_file(page, visit):
+    assert "read_parameters" not in page.content() and "TryParams" not in page.content()
+    for path in ("voila/files/pick_lr.ipynb", "voila/files/settings.ini", "voila/files/../voila.json"):
+        assert page.request.get(f"{visit}/{path}").status in (403, 404), path
+    assert page.request.get(visit, headers={"Host": "elsewhere.example"}).status == 403

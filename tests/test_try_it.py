@@ -1,0 +1,99 @@
+"""The page for a poster of one's own: what it keeps to itself, and what it refuses."""
+
+import datetime
+import io
+import json
+import os
+import sys
+
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+WATCHED: dict[str, list | None] = {"writes": None}  # a list of paths while somebody looks
+
+
+def note_writes(event: str, arguments: tuple) -> None:
+    "An audit hook of Python, which sees every file that is opened."
+    if event == "open" and WATCHED["writes"] is not None:
+        path, mode, flags = arguments
+        if (isinstance(mode, str) and set(mode) & set("wax+")) or (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            WATCHED["writes"].append(path)
+
+
+@pytest.fixture(scope="module")
+def page(chain):
+    from postergenre.predict import pictures_in
+    from postergenre.try_it import TryPage, load_judge
+
+    examples = pictures_in(next(chain.glob("demo_posters_*")) / "Images")
+    return TryPage(load_judge(chain / "full" / "model.ts"), examples[:3])
+
+
+def upload(page, name: str, content: bytes) -> str:
+    about = {"type": "", "size": len(content), "last_modified": datetime.datetime.now(datetime.UTC)}
+    page.upload.value = [{"name": name, "content": memoryview(content), **about}]
+    return page.message.value
+
+
+def test_an_upload_is_written_nowhere(page):
+    content = next(path for _, path in page.example.options if path).read_bytes()
+    upload(page, "warm.jpg", content)  # libraries may write caches of their own the first time
+    sys.addaudithook(note_writes)
+    WATCHED["writes"] = []
+    with open(os.devnull, "w"):
+        assert WATCHED["writes"] == [os.devnull]  # it does see them
+    WATCHED["writes"] = []
+    try:
+        said = upload(page, "mine.jpg", content), upload(page, "rubbish.jpg", b"no picture")
+    finally:
+        writes, WATCHED["writes"] = WATCHED["writes"], None
+    assert "enre" in said[0] and "no picture" in said[1] and writes == []
+    assert page.upload.value == ()
+
+
+def test_the_scores_are_those_of_the_predict_job(page, chain):
+    import numpy as np
+
+    from postergenre.predict import load_predictor, score_pictures
+
+    path = page.example.options[1][1]
+    predictor = load_predictor(chain / "full" / "model.ts")
+    scores, _ = score_pictures(predictor, [path], num_workers=0)
+    with Image.open(path) as picture:
+        assert np.abs(page.judge.scores(picture.convert("RGB")) - scores[0]).max() < 1e-5
+    assert page.judge.eager is not None, page.judge.reason
+
+
+def test_a_transformer_gives_scores_and_a_sentence(page):
+    from dataclasses import replace
+
+    from postergenre.models import create_model
+    from postergenre.try_it import TryPage
+
+    size = page.judge.predictor.img_size
+    judge = replace(
+        page.judge, eager=create_model("test_vit", len(page.judge.predictor.genres), size, pretrained=False)
+    )
+    shown = TryPage(judge, [page.example.options[1][1]])
+    assert "convolutional" in shown.where.words.value and "<tr data-genre" in shown.table.value
+
+
+def test_a_large_upload_is_told_and_reaches_the_kernel():
+    served = json.loads((ROOT / "voila.json").read_text(encoding="utf-8"))
+    room = served["Voila"]["tornado_settings"]["websocket_max_message_size"]
+    from postergenre.config import TryParams
+
+    assert room >= 5 * 1e6 * TryParams().largest_upload  # larger ones are refused in words, not by a lost connection
+    assert f'"websocket_max_message_size": {room}' in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
+def test_a_picture_that_would_fill_the_memory_is_refused_at_once(page):
+    import time
+
+    buffer = io.BytesIO()
+    Image.new("1", (10_000, 10_000)).save(buffer, "PNG")
+    started = time.perf_counter()
+    assert "has 10000 x 10000 pixels; allowed are 80,000,000" in upload(page, "huge.png", buffer.getvalue())
+    assert time.perf_counter() - started < 1
