@@ -531,7 +531,7 @@ def targets_table(
         rows.append({**row, "reached": round(reached, 2), "met": reached < target})
     return pd.DataFrame(rows)
 
-
+# %% ../nbs/23_bench.ipynb #3a3552b9
 def write_results(
     params: BenchParams,
     ratios: pd.DataFrame,  # from `ratio_table`
