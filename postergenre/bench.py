@@ -338,7 +338,7 @@ def command_of(
     script = Path(sys.modules[Work.__module__].__file__)
     return [interpreter, str(script), contender, job, str(work), str(result)]
 
-
+# %% ../nbs/23_bench.ipynb #2d11493e
 def measure(
     params: BenchParams,
     contender: str,
