@@ -251,14 +251,20 @@ class EvaluateParams(Schema):
     "The job `evaluate`."
 
     experiment_name: str = parameter("smoke", "the finished run to look at: a folder below runs/", pattern=RUN_NAME)
+    weights: Literal["auto", "best", "last", "swa"] = parameter(
+        "auto",
+        "which model of the run; auto: swa where it helped on validation data, or else best",
+    )
     split: Literal["valid", "test"] = parameter("valid", "the posters it is evaluated on")
-    threshold_rule: Literal["f1", "precision"] = parameter(
-        "f1", "how thresholds are tuned on validation data: best F1, or the lowest that reaches `wanted_precision`"
+    threshold_rule: Literal["f1", "precision", "stored"] = parameter(
+        "f1",
+        "on validation data by best F1 or `wanted_precision`; stored: those of thresholds.json",
     )
     wanted_precision: Number = parameter(0.5, "of each genre, where `threshold_rule` is precision", gt=0, le=1)
     write_thresholds: Flag = parameter(False, "keep the thresholds in the run, for its next export")
     n_mistakes: int = parameter(12, "most confident mistakes in a grid", "posters", ge=0, le=60)
-    n_cam: int = parameter(6, "posters with a Grad-CAM overlay; 0: none", "posters", ge=0, le=60)
+    n_cam: int = parameter(6, "posters with a Grad-CAM overlay; 0: no Grad-CAM at all", "posters", ge=0, le=60)
+    cam_ids: list[str] = parameter([], "posters with a Grad-CAM overlay by Id; none: the surest hits of each genre")
 
 
 class TryParams(Schema):
