@@ -299,7 +299,7 @@ class BenchParams(Schema):
     head_repeats: int = parameter(1, "of the head stage, which takes by far the longest", ge=1)
     jobs: list[Literal["head", "finetune", "predict"]] = parameter(["head", "finetune", "predict"], "what is measured")
     contenders: list[Literal["postergenre", "compiled", "fastai", "torch", "timm", "lightning"]] = parameter(
-        ["postergenre", "torch"], "who is measured; compiled is fine-tuning here with `compile`, its warm-up counted"
+        ["postergenre", "torch"], "who is measured; compiled: fine-tuning with `compile`"
     )
     peers_python: str | None = parameter(
         None, "Python of the environment of nbs/peers.txt, for fastai and lightning", min_length=1
