@@ -437,13 +437,14 @@ def complaint(
 def open_rgb(
     source: str | Path | BinaryIO,  # a path, or an open binary file
     about: int | None = None,  # pixels: a JPEG may be decoded smaller, no side below this; none: at full size
+    grey: bool = False,  # its colours are not wanted: a JPEG decoded smaller is decoded without them
 ) -> Image.Image:
     "The picture, upright and as RGB; raises `PosterError` with the reason alone, or whatever the decoder raises."
     with Image.open(source) as image:
         if refused := refusal(image):
             raise PosterError(refused)
         if about:
-            image.draft("L", (about, about))
+            image.draft("L" if grey else None, (about, about))
         ImageOps.exif_transpose(image, in_place=True)
         return to_rgb(image)
 
@@ -466,7 +467,7 @@ def grey_picture(
     content: bytes,  # of a picture file
 ) -> Image.Image:
     "The picture in grey, JPEG at reduced size; raises as `open_rgb` does."
-    return open_rgb(io.BytesIO(content), about=128).convert("L")
+    return open_rgb(io.BytesIO(content), about=128, grey=True).convert("L")
 
 # %% ../nbs/03_annotations.ipynb #cdcb5f9d
 class Inspected(NamedTuple):

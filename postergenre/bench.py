@@ -338,7 +338,7 @@ def command_of(
     script = Path(sys.modules[Work.__module__].__file__)
     return [interpreter, str(script), contender, job, str(work), str(result)]
 
-
+# %% ../nbs/23_bench.ipynb #2d11493e
 def measure(
     params: BenchParams,
     contender: str,
@@ -531,7 +531,7 @@ def targets_table(
         rows.append({**row, "reached": round(reached, 2), "met": reached < target})
     return pd.DataFrame(rows)
 
-
+# %% ../nbs/23_bench.ipynb #3a3552b9
 def write_results(
     params: BenchParams,
     ratios: pd.DataFrame,  # from `ratio_table`

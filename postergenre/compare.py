@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 from .config import ConfigError
 from .metrics import METRICS, paired_bootstrap
 from .paths import runs_path
-from .plots import compact
+from .plots import compact, shorten
 
 # %% ../nbs/24_compare.ipynb #3bea9b4d
 def state_of(
@@ -192,8 +192,10 @@ class RunsPage(ipywidgets.VBox):
         rows = self.rows.reset_index().sort_values(
             self.sort.value, ascending=not self.down.value, na_position="last", kind="stable"
         )
+        rows = rows.map(lambda value: shorten(value, 36) if isinstance(value, str) else value)
         html = rows.to_html(index=False, border=0, na_rep="", float_format="{:.3f}".format)
-        self.table.value = f'<div style="max-width: 100%; overflow-x: auto">{html}</div>'
+        style = "max-width: 100%; overflow-x: auto; white-space: nowrap; font-size: 12px; line-height: 1.5"
+        self.table.value = f'<div style="{style}">{html}</div>'
 
     def show_curves(self, change: Any = None) -> None:
         "Draws the chosen runs."

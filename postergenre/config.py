@@ -241,6 +241,9 @@ class ExploreParams(Schema):
         None, "data folder; none: the environment's ROOT_PATH, or else demo posters", min_length=1
     )
     n_demo_posters: int = parameter(160, "drawn where there is no data folder", "posters", ge=64)
+    params_file: str | None = parameter(
+        None, "whose split and augmentations are shown; none: those of the defaults", min_length=1
+    )
     page_size: int = parameter(24, "of the gallery", "posters", ge=1, le=100)
 
 
@@ -248,14 +251,20 @@ class EvaluateParams(Schema):
     "The job `evaluate`."
 
     experiment_name: str = parameter("smoke", "the finished run to look at: a folder below runs/", pattern=RUN_NAME)
+    weights: Literal["auto", "best", "last", "swa"] = parameter(
+        "auto",
+        "which model of the run; auto: swa where it helped on validation data, or else best",
+    )
     split: Literal["valid", "test"] = parameter("valid", "the posters it is evaluated on")
-    threshold_rule: Literal["f1", "precision"] = parameter(
-        "f1", "how thresholds are tuned on validation data: best F1, or the lowest that reaches `wanted_precision`"
+    threshold_rule: Literal["f1", "precision", "stored"] = parameter(
+        "f1",
+        "on validation data by best F1 or `wanted_precision`; stored: those of thresholds.json",
     )
     wanted_precision: Number = parameter(0.5, "of each genre, where `threshold_rule` is precision", gt=0, le=1)
     write_thresholds: Flag = parameter(False, "keep the thresholds in the run, for its next export")
     n_mistakes: int = parameter(12, "most confident mistakes in a grid", "posters", ge=0, le=60)
-    n_cam: int = parameter(6, "posters with a Grad-CAM overlay; 0: none", "posters", ge=0, le=60)
+    n_cam: int = parameter(6, "posters with a Grad-CAM overlay; 0: no Grad-CAM at all", "posters", ge=0, le=60)
+    cam_ids: list[str] = parameter([], "posters with a Grad-CAM overlay by Id; none: the surest hits of each genre")
 
 
 class TryParams(Schema):
@@ -290,7 +299,7 @@ class BenchParams(Schema):
     head_repeats: int = parameter(1, "of the head stage, which takes by far the longest", ge=1)
     jobs: list[Literal["head", "finetune", "predict"]] = parameter(["head", "finetune", "predict"], "what is measured")
     contenders: list[Literal["postergenre", "compiled", "fastai", "torch", "timm", "lightning"]] = parameter(
-        ["postergenre", "torch"], "who is measured; compiled is fine-tuning here with `compile`, its warm-up counted"
+        ["postergenre", "torch"], "who is measured; compiled: fine-tuning with `compile`"
     )
     peers_python: str | None = parameter(
         None, "Python of the environment of nbs/peers.txt, for fastai and lightning", min_length=1

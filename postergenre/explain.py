@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['evaluating', 'feature_layer', 'grad_cam', 'mean_maps', 'overlay']
 
-# %% ../nbs/26_explain.ipynb #f8f9a377
+# %% ../nbs/26_explain.ipynb #1398fad7
 import contextlib
 from collections.abc import Iterator, Sequence
 
@@ -19,7 +19,7 @@ from torch import nn
 from .config import ConfigError
 from .models import PosterClassifier
 
-# %% ../nbs/26_explain.ipynb #d26f0830
+# %% ../nbs/26_explain.ipynb #724d0ded
 @contextlib.contextmanager
 def evaluating(
     model: nn.Module,  # in any mode
@@ -33,7 +33,7 @@ def evaluating(
         for module, training in modes.items():
             module.training = training
 
-# %% ../nbs/26_explain.ipynb #8f441fbd
+# %% ../nbs/26_explain.ipynb #aac04971
 def feature_layer(
     model: PosterClassifier,  # in eval mode
     image: torch.Tensor,  # (1, 3, height, width) uint8, to send through
@@ -63,7 +63,7 @@ def feature_layer(
         )
     return layer
 
-# %% ../nbs/26_explain.ipynb #6ec461af
+# %% ../nbs/26_explain.ipynb #cc61ce6e
 def grad_cam(
     model: PosterClassifier,  # in any mode; left as it is
     images: torch.Tensor,  # (n, 3, height, width) uint8, fitted as in training
@@ -94,7 +94,7 @@ def mean_maps(
     columns = np.asarray(columns)
     return {int(column): cams[columns == column].mean(axis=0) for column in np.unique(columns)}
 
-# %% ../nbs/26_explain.ipynb #f0d4a11d
+# %% ../nbs/26_explain.ipynb #fc3dfbca
 def overlay(
     picture: Image.Image | np.ndarray,  # any size, or uint8 (height, width, 3): the part of the poster that was fitted
     cam: np.ndarray,  # (height, width), 0 to 1, from `grad_cam`; enlarged to the picture

@@ -312,14 +312,22 @@ def headline(
 def best_threshold(
     targets: np.ndarray,  # (posters,), 0 or 1
     scores: np.ndarray,  # (posters,), between 0 and 1
+    wanted_precision: float | None = None,  # None: the best F1 is wanted
 ) -> float:
-    "The highest threshold with the best F1, in the middle between two neighbouring scores."
+    """The highest threshold with the best F1, or the lowest that reaches a precision, between two neighbouring scores.
+
+    1, which predicts nothing, where that precision is never reached."""
     scores = scores.astype(np.float32)
     order = np.argsort(-scores, kind="stable")
     scores, found = scores[order], np.cumsum(targets[order])
     ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))  # a threshold cannot part equal scores
-    f1 = 2 * found[ends] / (ends + 1 + found[-1])
-    best = ends[np.argmax(f1)]
+    if wanted_precision is None:
+        best = ends[np.argmax(2 * found[ends] / (ends + 1 + found[-1]))]
+    else:
+        reached = ends[found[ends] / (ends + 1) >= wanted_precision]
+        if not len(reached):
+            return 1.0
+        best = reached[-1]
     lowest_yes = scores[best]
     highest_no = scores[best + 1] if best + 1 < len(scores) else np.float32(0)
     middle = np.float32((np.float64(lowest_yes) + np.float64(highest_no)) / 2)
@@ -330,14 +338,15 @@ def tune_thresholds(
     targets,  # (posters, genres), 0 or 1: validation data, never test data
     scores,  # (posters, genres), between 0 and 1
     min_positives: int = 10,  # a genre with fewer gets the shared threshold
+    wanted_precision: float | None = None,  # None: the best F1 is wanted
 ) -> np.ndarray:
-    "(genres,) the threshold of the best F1 of each genre; rare genres share that of the best micro F1 over all labels."
+    "(genres,) `best_threshold` of each genre; rare genres share that of all labels of all posters taken together."
     targets, scores = check_scores(targets, scores)
     if not targets.any():
         raise ValueError(f"None of the {len(targets)} posters has a genre: thresholds cannot be tuned on them.")
-    thresholds = np.full(targets.shape[1], best_threshold(targets.ravel(), scores.ravel()))
+    thresholds = np.full(targets.shape[1], best_threshold(targets.ravel(), scores.ravel(), wanted_precision))
     for column in np.flatnonzero(counted_genres(targets, min_positives)):
-        thresholds[column] = best_threshold(targets[:, column], scores[:, column])
+        thresholds[column] = best_threshold(targets[:, column], scores[:, column], wanted_precision)
     return thresholds
 
 # %% ../nbs/09_metrics.ipynb #f7bcee36

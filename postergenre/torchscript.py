@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NOTES', 'LARGEST_DIFFERENCE', 'LARGEST_ROUNDING', 'middle', 'resize_weights', 'fit_images', 'ExportedClassifier',
            'told_warnings', 'in_eval_mode', 'torchscript_file', 'program_file', 'load_torchscript', 'frozen_network',
-           'load_program', 'read_notes', 'export_notes', 'compare', 'parity_table', 'check_parity', 'Export',
-           'chosen_weights', 'stored_export', 'export_run', 'write_export']
+           'load_program', 'read_notes', 'read_thresholds', 'carried_thresholds', 'export_notes', 'compare',
+           'parity_table', 'check_parity', 'Export', 'chosen_weights', 'stored_export', 'export_run', 'write_export']
 
 # %% ../nbs/18_torchscript.ipynb #4af971dd
 import contextlib
@@ -207,19 +207,63 @@ def read_notes(
         raise ConfigError(f"{name} is no exported model, or a part of one only. Export the run anew.") from None
 
 # %% ../nbs/18_torchscript.ipynb #761cbb11
+def read_thresholds(
+    folder: Path,  # of a run
+) -> dict[str, Any] | None:
+    "thresholds.json, as `evaluate` writes it; None where there is none; `ConfigError` where it cannot be used."
+    path = folder / "thresholds.json"
+    if not path.is_file():
+        return None
+    try:
+        chosen = json.loads(path.read_text(encoding="utf-8"))
+        usable = all(0 <= float(value) <= 1 for value in chosen["thresholds"].values())
+        usable = usable and all(isinstance(chosen[name], str) for name in ("rule", "weights", "sha256"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        usable = False
+    if not usable:
+        raise ConfigError(
+            f"runs/{folder.name}/thresholds.json cannot be read as thresholds between 0 and 1. Write it anew with "
+            "nbs/evaluate.ipynb, or remove it: then those of the checkpoint are taken."
+        )
+    return chosen
+
+
+def carried_thresholds(
+    folder: Path,  # of a run
+    meta: dict[str, Any],  # of the checkpoint that is exported
+    sha256: str,  # of its file
+) -> dict[str, Any]:
+    "`thresholds` by genre and `rule` in words: of thresholds.json where it is of these weights, or the checkpoint's."
+    own = dict(zip(meta["genres"], meta["thresholds"], strict=True))
+    rule, chosen = (
+        "the best F1 of each genre, on validation data, when the checkpoint was stored",
+        read_thresholds(folder),
+    )
+    if chosen is None:
+        return {"thresholds": own, "rule": rule}
+    if chosen["sha256"] != sha256 or list(chosen["thresholds"]) != meta["genres"]:
+        return {"thresholds": own, "rule": f"{rule}; thresholds.json is of other weights ({chosen['weights']})"}
+    return {"thresholds": chosen["thresholds"], "rule": chosen["rule"]}
+
+# %% ../nbs/18_torchscript.ipynb #0cc8e4f3
 def export_notes(
     meta: dict[str, Any],  # of a checkpoint
     weights: str,  # name of the checkpoint's file
+    carried: dict[str, Any] | None = None,  # from `carried_thresholds`; None: those of the checkpoint
 ) -> dict[str, str]:
     "The texts that go into an exported file, by file name."
+    own = dict(zip(meta["genres"], meta["thresholds"], strict=True))
+    carried = carried or {"thresholds": own, "rule": "the best F1 of each genre, on validation data"}
+    hold = [name for name in meta["metrics"] if carried["thresholds"] == own or not name.endswith("_f1")]
     metrics = {
         name: value if isinstance(value, str) or math.isfinite(value) else None
         for name, value in meta["metrics"].items()
+        if name in hold  # F1 was measured at the checkpoint's thresholds
     }
     kept = ("experiment_name", "model_name", "img_size", "squash", "epoch", "data_hash", "split_hash")
     return {
         "genres.json": json.dumps(meta["genres"], ensure_ascii=False),
-        "thresholds.json": json.dumps(dict(zip(meta["genres"], meta["thresholds"], strict=True)), ensure_ascii=False),
+        "thresholds.json": json.dumps(carried["thresholds"], ensure_ascii=False),
         "postergenre.json": json.dumps(
             {
                 "format": "postergenre export 1",
@@ -227,6 +271,7 @@ def export_notes(
                 **{name: meta[name] for name in kept},
                 "input": "uint8 (batch, 3, height, width), RGB, 0 to 255; any height and width, any number of pictures",
                 "output": "float32 (batch, genres), 0 to 1; a genre is predicted where its score reaches its threshold",
+                "thresholds_are": carried["rule"],
                 "metrics": metrics,
                 "trained_with": meta["versions"],
                 "exported_with": versions(),
@@ -328,7 +373,7 @@ class Export:
         return (
             f"model.ts and model.pt2 hold {notes['weights']} of runs/{self.folder.name}: {len(self.summary['genres'])} "
             f"genres from pictures of any size, seen at {height} x {width}. Their scores differ from the model's by at "
-            f"most {self.table['max_difference'].max():.2g}."
+            f"most {self.table['max_difference'].max():.2g}. Thresholds: {notes.get('thresholds_are', 'the best F1')}."
         )
 
 
@@ -351,21 +396,24 @@ def chosen_weights(
 def stored_export(
     folder: Path,  # of a finished run
     made_from: dict[str, str],  # checkpoint, its hash, and `export_weights` as asked for
+    thresholds: dict[str, float],  # that would be carried, by genre
     overwrite: bool,
 ) -> Export | None:
-    "The export that is there already, if it is of this checkpoint; `ConfigError` if another choice made it."
+    "The export that is there, if of this checkpoint and these thresholds; `ConfigError` if another choice made it."
     whole = all((folder / name).is_file() for name in ("export.json", "model.ts", "model.pt2"))
     if overwrite or not whole:
         return None
     summary = json.loads((folder / "export.json").read_text(encoding="utf-8"))
     before = summary["made_from"]
-    if all(before[name] == made_from[name] for name in ("weights", "sha256")):
+    same_weights = all(before[name] == made_from[name] for name in ("weights", "sha256"))
+    if same_weights and summary["thresholds"] == thresholds:
         return Export(folder, pd.DataFrame(summary["parity"]), summary)
     if before["asked_for"] == made_from["asked_for"]:
         return None
+    other = " with the thresholds of now" if same_weights else ""
     raise ConfigError(
         f"runs/{folder.name} has an export of {before['weights']} (`export_weights` was "
-        f"{before['asked_for']!r}), and now {made_from['weights']} would be exported. Give `overwrite: true` "
+        f"{before['asked_for']!r}), and now {made_from['weights']} would be exported{other}. Give `overwrite: true` "
         "to replace it."
     )
 
@@ -382,12 +430,14 @@ def export_run(
             "weights": weights.name,
             "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         }
-        stored = stored_export(folder, made_from, params.overwrite)
+        checkpoint = load_checkpoint(weights)
+        meta = checkpoint["meta"]
+        carried = carried_thresholds(folder, meta, made_from["sha256"])
+        stored = stored_export(folder, made_from, carried["thresholds"], params.overwrite)
         if stored:
             return stored
-        checkpoint = load_checkpoint(weights)
-        meta, model = checkpoint["meta"], model_of(checkpoint)
-        notes, img_size = export_notes(meta, weights.name), tuple(meta["img_size"])
+        model, img_size = model_of(checkpoint), tuple(meta["img_size"])
+        notes, thresholds = export_notes(meta, weights.name, carried), list(carried["thresholds"].values())
         contents = {
             "model.ts": torchscript_file(model, img_size, meta["squash"], notes),
             "model.pt2": program_file(model, img_size, meta["squash"], notes),
@@ -398,11 +448,11 @@ def export_run(
         }
         data = load_run_data(trained)
         check_data(folder, meta, data)
-        table = parity_table(model, data.valid["path"].tolist(), img_size, meta["squash"], meta["thresholds"], files)
+        table = parity_table(model, data.valid["path"].tolist(), img_size, meta["squash"], thresholds, files)
         check_parity(table)
         return write_export(folder, contents, made_from, notes, table)
 
-
+# %% ../nbs/18_torchscript.ipynb #921d7901
 def write_export(
     folder: Path,  # of the run, locked
     contents: dict[str, bytes],  # by file name

@@ -55,5 +55,7 @@ def run_all(page, address: str, notebook: str) -> None:
             begun.wait_for(timeout=15_000)
             return
         except NotYet:
-            continue
+            select = page.locator(".jp-Dialog").get_by_role("button", name="Select", exact=True)
+            if select.is_visible():  # asked to run cells too early, it may also ask which kernel is meant
+                select.click()
     raise AssertionError(f"{notebook} was not run")

@@ -23,4 +23,8 @@ def test_runs_are_sorted_and_two_of_them_compared(lab, page, shots):
     select.filter(has_text="compare").locator("select").select_option("head")
     select.filter(has_text="with").locator("select").select_option("full")
     page.get_by_text("validation posters").last.wait_for(timeout=20_000)
+    page.get_by_text("sort by").first.scroll_into_view_if_needed()
+    page.mouse.move(800, 500)
+    page.mouse.wheel(0, 430)
+    page.wait_for_timeout(500)
     page.screenshot(path=str(shots / "compare.png"))

@@ -1,0 +1,65 @@
+"""`explore` in a browser: a page is turned, a genre chosen, the other tabs opened, the augmentation weakened."""
+
+import time
+
+from browsing import run_all, set_parameters
+
+
+def seconds_until(locator, act) -> float:
+    "How long it takes until something is seen after something was done."
+    start = time.perf_counter()
+    act()
+    locator.first.wait_for(timeout=30_000)
+    return time.perf_counter() - start
+
+
+def test_a_page_is_turned_and_a_genre_chosen(lab, page, shots):
+    address, folder = lab
+    set_parameters(folder / "nbs" / "explore.ipynb", n_demo_posters=200)  # those that are drawn already
+    run_all(page, address, "explore.ipynb")
+    tiles = page.locator(".pg-tile:visible")
+    tiles.filter(has_text="demo0000").wait_for(timeout=120_000)
+    assert tiles.count() == 24 and page.get_by_text("of 9: 1 to 24 of 200").is_visible()
+
+    turned = seconds_until(tiles.filter(has_text="demo0024"), page.get_by_role("button", name="next ›").first.click)
+    assert tiles.count() == 24 and page.get_by_text("of 9: 25 to 48 of 200").is_visible()
+    page.locator(".widget-tab").evaluate("tab => tab.scrollIntoView()")
+    page.screenshot(path=str(shots / "explore_posters.png"))
+
+    genres = page.locator("select[multiple]").first
+    option = genres.locator("option", has_text="Horror").inner_text()
+    count = int(option.split("(")[1].rstrip(")"))
+    pages, on_page = -(-count // 24), min(24, count)
+    said = page.get_by_text(f"of {pages}: 1 to {on_page} of {count}")
+    chosen = seconds_until(said, lambda: genres.select_option(label=option))
+    page.wait_for_function(
+        "n => {const t = [...document.querySelectorAll('.pg-tile')].filter(e => e.offsetParent);"
+        " return t.length == n && t.every(e => e.innerText.includes('Horror'))}",
+        arg=on_page,
+    )
+    assert page.get_by_text(f"{count} of 200 posters").is_visible()
+    page.screenshot(path=str(shots / "explore_horror.png"))
+    print(f"a page after {turned:.2f} s, a genre after {chosen:.2f} s")
+
+
+def test_the_other_views(lab, page, shots):
+    "On the page that the test above has left."
+    tab = page.locator(".lm-TabBar-tabLabel")
+    for name in ("Genres", "Genres together", "Audit"):
+        tab.get_by_text(name, exact=True).click()
+        page.wait_for_timeout(500)
+        page.screenshot(path=str(shots / f"explore_{name.lower().replace(' ', '_')}.png"))
+        if name == "Genres together":
+            images = page.locator(".widget-image:visible")
+            before = images.get_attribute("src")
+            page.get_by_role("button", name="share of the row's genre").click()
+            page.wait_for_timeout(500)
+            assert images.count() == 1 and images.get_attribute("src") != before
+    tab.get_by_text("Augmentation", exact=True).click()
+    page.locator("pre:visible", has_text="augmentations: light").wait_for(timeout=30_000)
+    tiles = page.locator(".pg-tile:visible")
+    assert tiles.count() == 8 and "as it is" in tiles.first.inner_text()
+    page.locator(".noUi-handle:visible").first.focus()
+    weaker = page.locator("pre:visible", has_text="RandomResizedCrop: {scale: [0.")
+    print(f"a weaker recipe after {seconds_until(weaker, lambda: page.keyboard.press('ArrowLeft')):.2f} s")
+    page.screenshot(path=str(shots / "explore_augmentation.png"))

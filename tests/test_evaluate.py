@@ -1,0 +1,174 @@
+"""Evaluation of a finished run: thresholds see validation data alone, are carried on, and what is written is whole."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SMALL
+
+from postergenre.config import ConfigError, EvaluateParams, make_params
+from postergenre.metrics import count_decisions, counted_genres, decide
+
+SCRIPT = "<script>alert(1)</script>"
+TINY = {"model_name": "test_resnet", "pretrained": False, "n_epochs": 2, "optimizer_kwargs": {"lr": 1e-2}}
+
+
+@pytest.fixture(scope="module")
+def trained(chain, tmp_path_factory):
+    "A small run on the posters of the chain, one genre of which is called like a script; yields its parameters."
+    from postergenre.training import train
+
+    root = tmp_path_factory.mktemp("posters")
+    table = pd.read_csv(chain / "demo_posters_200" / "train.csv")
+    genres = list(table.columns[2:])
+    names = [SCRIPT if genre == "Drama" else genre for genre in genres]
+    labels = ["|".join(n for n, yes in zip(names, row, strict=True) if yes) for row in table[genres].to_numpy()]
+    pd.DataFrame({"Id": table["Id"], "Genre": labels}).to_csv(root / "train.csv", index=False)
+    (root / "Images").symlink_to(chain / "demo_posters_200" / "Images")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUNS_PATH", str(tmp_path_factory.mktemp("runs_of_tiny")))
+        patch.delenv("ROOT_PATH", raising=False)
+        params = make_params({**SMALL, **TINY, "experiment_name": "tiny", "root_path": str(root)})
+        train(params)
+        yield params
+
+
+def asked(**values) -> EvaluateParams:
+    return EvaluateParams(**{"experiment_name": "tiny", "n_cam": 0, "n_mistakes": 0, **values})
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained):
+    from postergenre.evaluate import evaluate_run
+
+    return evaluate_run(asked(split="test", n_mistakes=4, n_cam=2))
+
+
+def test_thresholds_never_look_at_test_data(evaluated, monkeypatch):
+    from postergenre import evaluate
+
+    plain = evaluate.scores_of_split
+
+    def turned_round(run, split):
+        scored = plain(run, split)
+        return dataclasses.replace(scored, targets=1 - scored.targets) if split == "test" else scored
+
+    monkeypatch.setattr(evaluate, "scores_of_split", turned_round)
+    for rule in ("f1", "precision"):
+        monkeypatch.setattr(evaluate, "scores_of_split", plain)
+        before = evaluate.evaluate_run(asked(split="test", threshold_rule=rule))
+        monkeypatch.setattr(evaluate, "scores_of_split", turned_round)
+        after = evaluate.evaluate_run(asked(split="test", threshold_rule=rule))
+        assert np.array_equal(before.thresholds.values, after.thresholds.values)
+        assert before.metrics.loc["macro_f1", "value"] != after.metrics.loc["macro_f1", "value"]  # they did turn round
+    with pytest.raises(ValueError, match="these are test posters"):
+        evaluate.choose_thresholds(evaluated.shown, evaluated.run.genres)
+
+
+def test_a_wanted_precision_is_reached_or_a_sentence_says_that_it_is_not(evaluated):
+    from postergenre.evaluate import choose_thresholds
+
+    valid, genres = evaluated.valid, evaluated.run.genres
+    counted = counted_genres(valid.targets, 3)
+    for wanted in (0.2, 0.3, 0.5, 0.9):
+        found = choose_thresholds(valid, genres, "precision", wanted, 3)
+        hits, predicted, _ = count_decisions(valid.targets, decide(valid.scores, found.values))
+        for genre, kept, yes, right in zip(genres, counted, predicted, hits, strict=True):
+            never = any(genre in note for note in found.notes if "no threshold reaches" in note)
+            assert not kept or never or right >= wanted * yes > 0, (genre, wanted)
+            assert not never or yes == 0
+
+
+def test_the_next_export_carries_the_thresholds(trained, evaluated):
+    from postergenre.evaluate import Thresholds, evaluate_run, save_thresholds
+    from postergenre.predict import load_predictor
+    from postergenre.torchscript import export_run, read_notes
+
+    first = export_run(trained)
+    values = np.round(np.linspace(0.1, 0.8, len(evaluated.run.genres)), 3)
+    words = save_thresholds(evaluated.run, Thresholds(values, "moved by hand"))
+    assert "hold other ones still: run nbs/to_torchscript.ipynb again" in words
+    with pytest.raises(ConfigError, match="with the thresholds of now"):
+        export_run(trained.model_copy(update={"export_weights": "best"}))
+    second = export_run(trained)
+    for name in ("model.ts", "model.pt2"):
+        notes = read_notes(second.folder / name)
+        assert list(notes["thresholds"].values()) == values.tolist() and notes["genres"] == evaluated.run.genres
+        assert notes["postergenre"]["thresholds_are"] == "moved by hand"
+    assert first.summary["thresholds"] != second.summary["thresholds"]
+    assert np.array_equal(evaluate_run(asked(threshold_rule="stored")).thresholds.values, values)
+    assert "hold other" not in save_thresholds(evaluated.run, Thresholds(values, "moved by hand"))
+    assert load_predictor(evaluated.run.weights).thresholds.tolist() == evaluated.run.meta["thresholds"]  # as trained
+    (second.folder / "thresholds.json").unlink()
+
+
+def test_what_is_written_stands_alone_and_is_escaped(evaluated):
+    from postergenre.evaluate import write_evaluation
+
+    paths = write_evaluation(evaluated)
+    texts = {path.name: path.read_text(encoding="utf-8") for path in paths}
+    assert SCRIPT in evaluated.run.genres
+    for name in ("report.html", "MODEL_CARD.md"):
+        assert "<script" not in texts[name] and "&lt;script&gt;alert(1)&lt;/script&gt;" in texts[name], name
+        assert evaluated.run.params.root_path not in texts[name]
+    report = texts["report.html"]
+    assert "src=" in report and report.count("src=") == report.count('src="data:image/png;base64,')
+    assert not any(word in report.lower() for word in ("http:", "https:", "<link", "@import", "url("))
+    facts = json.loads(texts["evaluation.json"])
+    assert facts["split"] == "test" and facts["posters"] == len(evaluated.shown.ids)
+    assert {"value", "floor", "low", "high"} <= set(facts["metrics"]["macro_ap"])
+    assert set(facts["thresholds"]["values"]) == set(evaluated.run.genres)
+    assert facts["thresholds"]["tuned_on"] == "valid"
+    assert facts["data_hash"] == evaluated.run.data.data_hash and len(facts["weights"]["sha256"]) == 64
+
+
+def test_a_killed_job_leaves_no_half_file(evaluated):
+    from postergenre.evaluate import write_evaluation
+
+    before = {path.name: path.read_bytes() for path in write_evaluation(evaluated)}
+    folder = evaluated.run.folder
+    child = os.fork()
+    if child == 0:
+        replace, done = os.replace, []
+
+        def killed_at_the_second(*arguments):
+            if done:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done.append(replace(*arguments))
+
+        os.replace = killed_at_the_second
+        write_evaluation(evaluated)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert not (folder / "evaluation.json").exists()  # so nobody takes the three for one
+    assert all((folder / name).read_bytes() == before[name] for name in ("report.html", "MODEL_CARD.md"))
+    write_evaluation(evaluated)
+    assert (folder / "evaluation.json").read_bytes() == before["evaluation.json"] and not list(folder.glob(".*.tmp"))
+
+
+def test_a_run_that_cannot_be_evaluated_is_told_so(evaluated):
+    from filelock import FileLock
+
+    from postergenre.evaluate import evaluate_run
+
+    folder = evaluated.run.folder
+    half = folder.with_name("half")
+    shutil.copytree(folder, half, ignore=shutil.ignore_patterns("summary.json", ".lock", "checkpoints"))
+    with pytest.raises(ConfigError, match="runs/half is not finished. Train it first"):
+        evaluate_run(asked(experiment_name="half"))
+    with FileLock(half / ".lock"), pytest.raises(ConfigError, match="runs/half is being trained"):
+        evaluate_run(asked(experiment_name="half"))
+    shutil.copy(folder / "summary.json", half)
+    weights = half / "model.best.pth"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match="cannot be read as a checkpoint"):
+        evaluate_run(asked(experiment_name="half"))
+    with pytest.raises(ConfigError, match="runs/nowhere does not exist"):
+        evaluate_run(asked(experiment_name="nowhere"))
+    with pytest.raises(ConfigError, match="is no valid poster"):
+        evaluate_run(asked(cam_ids=["nobody"], n_cam=1))
