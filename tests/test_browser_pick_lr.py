@@ -81,19 +81,21 @@ def test_a_range_dragged_over_the_curve_is_in_the_params_file_and_can_be_taken_b
     box = canvas.bounding_box()
     y, shown = box["y"] + 0.4 * box["height"], [read_out(page)]
 
-    def drag(*places: float) -> None:
-        "Moves the mouse between shares of the canvas' width, button down."
-        page.mouse.move(box["x"] + places[0] * box["width"], y)
+    def drag(start: float, end: float) -> None:
+        "Moves the mouse between shares of the canvas' width, button down, no faster than a hand."
+        page.mouse.move(box["x"] + start * box["width"], y)
         page.mouse.down()
-        for place in places[1:]:
-            page.mouse.move(box["x"] + place * box["width"], y, steps=5)
+        for step in range(1, 7):
+            page.mouse.move(box["x"] + (start + (end - start) * step / 6) * box["width"], y)
+            page.wait_for_timeout(60)
+        page.wait_for_timeout(200)
         page.mouse.up()
         shown.append(settled(page, shown[-1]))
 
     for number in (0, 1):  # out of the way, to the left rim
         page.locator(".noUi-handle").nth(number).focus()
         page.keyboard.press("Home")
-        shown.append(settled(page, shown[-1]))
+    shown.append(settled(page, shown[-1]))
     drag(0.3, 0.4)  # beside it: a new span
     drag(0.35, 0.5)  # from within: moved as a whole
     new, moved = ([float(rate) for rate in pair] for pair in shown[-2:])
