@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARKS', 'COLORS', 'state_of', 'run_folders', 'parameters_of', 'differing_parameters', 'runs_table', 'plot_runs',
-           'predictions_of', 'compare_runs', 'RunsPage']
+           'predictions_of', 'compare_runs', 'small_table', 'RunsPage']
 
 # %% ../nbs/24_compare.ipynb #2e6d6d34
 import json
@@ -151,6 +151,16 @@ def compare_runs(
     return {**found, "posters": len(ids), "words": words}
 
 # %% ../nbs/24_compare.ipynb #98da9521
+def small_table(
+    rows: pd.DataFrame,
+) -> str:
+    "HTML that scrolls sideways rather than wrap; long texts are cut."
+    rows = rows.map(lambda value: shorten(value, 36) if isinstance(value, str) else value)
+    html = rows.to_html(index=False, border=0, na_rep="", float_format="{:.3f}".format)
+    style = "max-width: 100%; overflow-x: auto; white-space: nowrap; font-size: 12px; line-height: 1.5"
+    return f'<div style="{style}">{html}</div>'
+
+# %% ../nbs/24_compare.ipynb #e975d141
 class RunsPage(ipywidgets.VBox):
     "A sortable table of all runs, the curves of those chosen, and the verdict on two of them."
 
@@ -192,10 +202,7 @@ class RunsPage(ipywidgets.VBox):
         rows = self.rows.reset_index().sort_values(
             self.sort.value, ascending=not self.down.value, na_position="last", kind="stable"
         )
-        rows = rows.map(lambda value: shorten(value, 36) if isinstance(value, str) else value)
-        html = rows.to_html(index=False, border=0, na_rep="", float_format="{:.3f}".format)
-        style = "max-width: 100%; overflow-x: auto; white-space: nowrap; font-size: 12px; line-height: 1.5"
-        self.table.value = f'<div style="{style}">{html}</div>'
+        self.table.value = small_table(rows)
 
     def show_curves(self, change: Any = None) -> None:
         "Draws the chosen runs."
