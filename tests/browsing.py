@@ -1,6 +1,7 @@
 """What tests in a browser share: servers on the loopback address, parameters of a page, and JupyterLab's menus."""
 
 import json
+import re
 import socket
 import subprocess
 import time
@@ -46,15 +47,21 @@ def run_all(page, address: str, notebook: str) -> None:
     page.goto(f"{address}/lab/tree/nbs/{notebook}?reset", wait_until="domcontentloaded")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=90_000)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=90_000)
-    begun = page.locator(".jp-CodeCell .jp-InputPrompt").filter(has_not_text="[ ]").first
-    for _ in range(10):  # it may say idle before it has a kernel, and then runs nothing
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_text("Run All Cells", exact=True).click()
+    for _ in range(240):  # it says idle before it has a kernel, and would then run nothing, or ask which is meant
+        sessions = page.request.get(f"{address}/api/sessions").json()
+        if any(s["path"].endswith(notebook) and s["kernel"] and s["kernel"]["connections"] for s in sessions):
+            break
+        page.wait_for_timeout(250)
+    begun = page.locator(".jp-CodeCell .jp-InputPrompt").filter(has_text=re.compile(r"\[\d+\]")).first
+    for _ in range(6):
         try:
-            begun.wait_for(timeout=5_000)
+            select = page.locator(".jp-Dialog").get_by_role("button", name="Select", exact=True)
+            if select.is_visible():
+                select.click()
+            page.get_by_role("menuitem", name="Run", exact=True).click(timeout=5_000)
+            page.get_by_text("Run All Cells", exact=True).click(timeout=5_000)
+            begun.wait_for(timeout=15_000)
             return
         except NotYet:
-            select = page.locator(".jp-Dialog").get_by_role("button", name="Select", exact=True)
-            if select.is_visible():  # asked to run cells too early, it may also ask which kernel is meant
-                select.click()
+            continue
     raise AssertionError(f"{notebook} was not run")

@@ -34,6 +34,17 @@ def read_out(page) -> tuple[str, str]:
     return re.fullmatch(READOUT, page.locator(".widget-readout").first.inner_text()).groups()
 
 
+def settled(page, before: tuple[str, str]) -> tuple[str, str]:
+    "The range that the slider shows once it is another than before, and has stood still; the same where it was there."
+    seen = [before]
+    for _ in range(40):
+        page.wait_for_timeout(250)
+        seen.append(read_out(page))
+        if seen[-1] != before and seen[-4:] == seen[-1:] * 4:
+            break
+    return seen[-1]
+
+
 def written(target) -> tuple[str, str]:
     "The range in the params file."
     content = YAML(typ="safe").load(target.read_text(encoding="utf-8"))
@@ -70,25 +81,26 @@ def test_a_range_dragged_over_the_curve_is_in_the_params_file_and_can_be_taken_b
     box = canvas.bounding_box()
     y, shown = box["y"] + 0.4 * box["height"], [read_out(page)]
 
-    def drag(*places: float) -> None:
-        "Moves the mouse between shares of the canvas' width, button down."
-        page.mouse.move(box["x"] + places[0] * box["width"], y)
+    def drag(start: float, end: float) -> None:
+        "Moves the mouse between shares of the canvas' width, button down, no faster than a hand."
+        page.mouse.move(box["x"] + start * box["width"], y)
         page.mouse.down()
-        for place in places[1:]:
-            page.mouse.move(box["x"] + place * box["width"], y, steps=5)
+        for step in range(1, 7):
+            page.mouse.move(box["x"] + (start + (end - start) * step / 6) * box["width"], y)
+            page.wait_for_timeout(60)
+        page.wait_for_timeout(200)
         page.mouse.up()
-        page.wait_for_timeout(700)
-        shown.append(read_out(page))
+        shown.append(settled(page, shown[-1]))
 
     for number in (0, 1):  # out of the way, to the left rim
         page.locator(".noUi-handle").nth(number).focus()
         page.keyboard.press("Home")
-        page.wait_for_timeout(500)
+    shown.append(settled(page, shown[-1]))
     drag(0.3, 0.4)  # beside it: a new span
     drag(0.35, 0.5)  # from within: moved as a whole
-    rates = [[float(rate) for rate in pair] for pair in shown]
-    assert rates[1][1] < rates[2][1] and rates[1][0] < rates[2][0], shown
-    assert abs(rates[1][1] / rates[1][0] / (rates[2][1] / rates[2][0]) - 1) < 0.3, shown  # as wide as it was
+    new, moved = ([float(rate) for rate in pair] for pair in shown[-2:])
+    assert new[0] < new[1] < moved[1] and new[0] < moved[0], shown
+    assert abs(new[1] / new[0] / (moved[1] / moved[0]) - 1) < 0.3, shown  # as wide as it was
     page.screenshot(path=shots / "pick_lr_dragged.png")
     page.get_by_role("button", name="Write range").click()
     page.get_by_text("saved to head.yaml").wait_for(timeout=20_000)
