@@ -70,6 +70,9 @@ lab: install
 
 # voila.json says what is served and to whom; each visitor has a kernel of their own
 app: install
-	@papermill --prepare-only --log-level WARNING nbs/try_it.ipynb runs/try_it.ipynb \
-		$(if $(MODEL),-p model "$$(realpath '$(MODEL)')") $(if $(EXAMPLES),-p examples "$$(realpath '$(EXAMPLES)')")
-	voila runs/try_it.ipynb --no-browser --port=$(PORT)
+	@given=()
+	if [ -n '$(MODEL)' ]; then model=$$(realpath -e '$(MODEL)'); given+=(-p model "$$model"); fi
+	if [ -n '$(EXAMPLES)' ]; then examples=$$(realpath -e '$(EXAMPLES)'); given+=(-p examples "$$examples"); fi
+	page=runs/try_it_$(PORT).ipynb
+	papermill --prepare-only --log-level WARNING nbs/try_it.ipynb $$page "$${given[@]}"
+	voila $$page --no-browser --port=$(PORT)

@@ -33,7 +33,7 @@ from .config import BenchParams, ConfigError, data_root, make_params
 from .dataset import in_parallel, load_poster
 from .demo import draw_demo_posters
 from .metrics import headline
-from .models import create_model
+from .models import create_model, keep_freed_memory
 from .paths import resolve_path, runs_path, write_json, write_whole
 from .peers import Work, read_work
 from .predict import load_predictor, score_pictures
@@ -264,6 +264,7 @@ def limit_predict(
     steps: int = 8,  # that are timed, after three that are not
 ) -> dict[str, Any]:
     "The exported model alone, on one resident batch."
+    keep_freed_memory()
     predictor = load_predictor(work.folder / "model.ts", mixed_precision="auto")
     images = torch.randint(0, 256, (work.batch_size, 3, *work.img_size), dtype=torch.uint8, device=predictor.device)
     for step in range(steps + 3):
@@ -543,7 +544,8 @@ def write_results(
         f"Measured in one run on {processor()}: {len(work.paths('train')):,} posters to train on and "
         f"{len(work.paths('valid')):,} to validate, {work.img_size[0]} x {work.img_size[1]} pixels, batches of "
         f"{work.batch_size}; medians, with lowest and highest where there are repeats (head stage: "
-        f"{params.head_repeats}, else {params.repeats}).\n\n{markdown(ratios)}"
+        f"{params.head_repeats}, else {params.repeats}). Of a fine-tuning epoch, the second one counts; `compiled` "
+        f"counts both, with the time to compile.\n\n{markdown(ratios)}"
     )
     if len(targets):
         beside = "Times faster, or the share of the limit, beside what was aimed at:"

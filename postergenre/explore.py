@@ -578,7 +578,9 @@ def scaled_item(
         return None
     for key, magnitude in magnitudes.items():
         value = arguments.get(key, accepted[key].default)
-        if isinstance(value, int | float | list | tuple | dict):
+        ends = value if isinstance(value, list | tuple) else []
+        in_pixels = any(isinstance(end, int | float) and not magnitude.low <= end <= magnitude.high for end in ends)
+        if isinstance(value, int | float | list | tuple | dict) and not in_pixels:
             scaled, as_it_is = (scaled_value(value, magnitude, factor) for factor in (strength, 1.0))
             arguments |= {} if scaled == as_it_is else {key: scaled}
     if chance != 1 and "p" in accepted:
@@ -679,7 +681,7 @@ class TrainingViews:
         draws, which = list(passes), "no training poster, so no run augments it; it would look like this"
         if self.posters.splits[row] == "train":
             draws = draws_of(self.train.index(row), len(self.train), self.params.seed, passes)
-            which = f"this poster in passes {passes[0] + 1} to {passes[-1] + 1} over the training posters"
+            which = f"this poster in passes {passes[0] + 1} to {passes[-1] + 1} over the training pictures"
         image = self.load(path)
         views = augmented_views(image, spec, self.params, draws)
         height, width = self.params.img_size

@@ -188,7 +188,8 @@ def _label_genre_axes(
 ) -> None:
     "Names and counts on the left, the averages in the title, the first genre on top."
     counted = table[table["counted"]]
-    axes.set_yticks(range(len(table)), [f"{genre} ({count:,})" for genre, count in table["positives"].items()])
+    names = [f"{genre} ({count:,})" for genre, count in table["positives"].items()]
+    axes.set_yticks(range(len(table)), names, parse_math=False)
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.set(xlim=(0, 1.1), xticks=np.linspace(0, 1, 6), xlabel="average precision", ylabel="genre (positives)")
     axes.set_title(
@@ -278,7 +279,7 @@ def _draw_poster_cell(
         axes.text(0.5, 0.5, "not\nreadable", ha="center", va="center", transform=axes.transAxes, fontsize=9)
     else:
         axes.imshow(image)
-    axes.set_title(title, fontsize=8, pad=3)
+    axes.set_title(title, fontsize=8, pad=3, parse_math=False)
     for place, (text, color) in enumerate(lines):
         x, y = left / width, (bottom - 0.05 - 0.15 * place) / height
         style = {"transform": figure.transFigure, "fontsize": 8, "family": "DejaVu Sans", "va": "top"}

@@ -101,7 +101,6 @@ def load_predictor(
     mixed_precision: str = "no",  # auto, no, fp16 or bf16
 ) -> Predictor:
     "The model of a file; raises `FileNotFoundError` or `ConfigError`."
-    keep_freed_memory()
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     precision = best_precision(mixed_precision)
     if path.suffix == ".pth":
@@ -190,6 +189,7 @@ def score_pictures(
     num_workers: int | None = None,  # loader processes; none: chosen for the machine
 ) -> tuple[np.ndarray, list[str]]:
     "(pictures, genres) float32 scores, NaN where a picture cannot be read, and an error (or nothing) a picture."
+    keep_freed_memory()
     dataset = PictureFolder(paths, predictor.img_size, predictor.squash)
     tables, errors = [], []
     loader = make_loader(dataset, batch_size, num_workers=num_workers)

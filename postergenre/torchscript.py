@@ -216,7 +216,8 @@ def read_thresholds(
         return None
     try:
         chosen = json.loads(path.read_text(encoding="utf-8"))
-        usable = all(0 <= float(value) <= 1 for value in chosen["thresholds"].values())
+        values = chosen["thresholds"].values()
+        usable = all(type(value) in (int, float) and 0 <= value <= 1 for value in values)
         usable = usable and all(isinstance(chosen[name], str) for name in ("rule", "weights", "sha256"))
     except (ValueError, KeyError, TypeError, AttributeError):
         usable = False

@@ -46,7 +46,10 @@ def checkpoint_of(
             f"Where the network looked cannot be shown: that needs the checkpoint {found.name}, and export.json, "
             f"beside {path.name}."
         )
-    made_from = json.loads(notes.read_text(encoding="utf-8"))["made_from"]["sha256"]
+    try:
+        made_from = json.loads(notes.read_text(encoding="utf-8"))["made_from"]["sha256"]
+    except (ValueError, KeyError, TypeError):
+        made_from = "nothing that can be read"
     if made_from != hashlib.sha256(found.read_bytes()).hexdigest():
         raise ConfigError(
             f"Where the network looked cannot be shown: by export.json, {path.name} was made from another "
@@ -266,11 +269,15 @@ class TryPage(ipywidgets.VBox):
         except PosterError as error:
             self.say(str(error))
             return
-        scores = self.judge.scores(picture)
-        self.poster.value = png(thumbnail(picture, (320, HEIGHT)))
-        self.table.value = bars(scores, self.judge.predictor)
-        surest = [*reached(scores, self.judge.predictor), int(scores.argmax())][0]
-        self.where.show(picture, surest)
+        try:
+            scores = self.judge.scores(picture)
+            self.poster.value = png(thumbnail(picture, (320, HEIGHT)))
+            self.table.value = bars(scores, self.judge.predictor)
+            surest = [*reached(scores, self.judge.predictor), int(scores.argmax())][0]
+            self.where.show(picture, surest)
+        except (RuntimeError, MemoryError) as error:  # no memory left, or a device that fails
+            self.say(f"{shorten(name, 60)} could not be scored: {str(error).partition(chr(10))[0]}")
+            return
         self.say(shorten(name, 60), answer(scores, self.judge.predictor))
         self.result.layout.display = None
 

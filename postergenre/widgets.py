@@ -282,6 +282,8 @@ class RangeWriter(ipywidgets.VBox):
 
     def take_back(self, button: Any = None) -> None:
         "Undoes the last change that is left, or says why it cannot."
+        if not self.changes:  # the button was clicked twice
+            return
         try:
             self.changes[-1].undo()
             self.message.value = paragraph(f"{self.changes.pop().path.name} is as it was", "undone:")
