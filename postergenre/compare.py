@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from ruamel.yaml import YAML
 
 from .config import ConfigError
@@ -82,7 +83,7 @@ def runs_table(
             row |= {"seconds": summary.get("seconds"), "split": summary["split_hash"][:8]}
         rows.append(row)
     columns = ["run", "job", "state", "epochs", "macro_ap", "low", "high", "no_skill", "seconds", "split"]
-    table = pd.DataFrame(rows, columns=columns).set_index("run")
+    table = pd.DataFrame(rows, columns=columns).set_index("run").astype({"epochs": "Int64"})
     return table.join(differing_parameters(folders)) if folders else table
 
 # %% ../nbs/24_compare.ipynb #c1030b84
@@ -104,6 +105,7 @@ def plot_runs(
             style = {"color": COLORS[number % len(COLORS)], "marker": MARKS[number % len(MARKS)], "markersize": 4}
             axes.plot(history["epoch"], history[metric], label=folder.name, **style)
     axes.set(xlabel="epoch", ylabel=metric)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
