@@ -157,8 +157,13 @@ def small_table(
     rows: pd.DataFrame,
 ) -> str:
     "HTML that scrolls sideways rather than wrap; long texts are cut."
-    rows = rows.map(lambda value: shorten(value, 36) if isinstance(value, str) else value)
-    html = rows.to_html(index=False, border=0, na_rep="", float_format="{:.3f}".format)
+
+    def text(value: Any) -> str:
+        if pd.isna(value):
+            return ""
+        return f"{value:.3f}" if isinstance(value, float) else shorten(str(value), 36)
+
+    html = rows.map(text).to_html(index=False, border=0)
     style = "max-width: 100%; overflow-x: auto; white-space: nowrap; font-size: 12px; line-height: 1.5"
     return f'<div style="{style}">{html}</div>'
 
