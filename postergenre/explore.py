@@ -681,7 +681,9 @@ class TrainingViews:
         draws, which = list(passes), "no training poster, so no run augments it; it would look like this"
         if self.posters.splits[row] == "train":
             draws = draws_of(self.train.index(row), len(self.train), self.params.seed, passes)
-            which = f"this poster in passes {passes[0] + 1} to {passes[-1] + 1} over the training pictures"
+            which = f"this poster in passes {passes[0] + 1} to {passes[-1] + 1} over the training posters"
+            if self.params.feature_views and self.params.cache:
+                which += "; while only the head learns, stored views with other draws take their place"
         image = self.load(path)
         views = augmented_views(image, spec, self.params, draws)
         height, width = self.params.img_size

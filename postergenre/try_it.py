@@ -266,17 +266,13 @@ class TryPage(ipywidgets.VBox):
         self.say(f"Reading {shorten(name, 60)} ...")
         try:
             picture = read()
-        except PosterError as error:
-            self.say(str(error))
-            return
-        try:
             scores = self.judge.scores(picture)
             self.poster.value = png(thumbnail(picture, (320, HEIGHT)))
             self.table.value = bars(scores, self.judge.predictor)
             surest = [*reached(scores, self.judge.predictor), int(scores.argmax())][0]
             self.where.show(picture, surest)
-        except (RuntimeError, MemoryError) as error:  # no memory left, or a device that fails
-            self.say(f"{shorten(name, 60)} could not be scored: {str(error).partition(chr(10))[0]}")
+        except (PosterError, RuntimeError, MemoryError) as error:  # no picture, a device that fails, no memory left
+            self.say(str(error).partition("\n")[0] or f"There is too little memory for {shorten(name, 60)}.")
             return
         self.say(shorten(name, 60), answer(scores, self.judge.predictor))
         self.result.layout.display = None

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['round_trip', 'with_range', 'difference', 'replace_bytes', 'Change', 'plan_range', 'RangePlot', 'as_html', 'paragraph',
-           'experiment_files', 'preview', 'RangeWriter', 'RangePicker', 'pick_range']
+           'experiment_files', 'file_options', 'preview', 'RangeWriter', 'RangePicker', 'pick_range']
 
 # %% ../nbs/20_widgets.ipynb #a63e7e20
 import difflib
@@ -212,6 +212,15 @@ def experiment_files() -> list[Path]:
     return found
 
 
+def file_options(
+    files: Sequence[Path],
+    chosen: Path | None,  # goes first
+) -> list[tuple[str, Path | str]]:
+    "Names and paths for a dropdown, the first of which is no file."
+    paths = dict.fromkeys([chosen, *files] if chosen else files)
+    return [("choose a params file", "")] + [(f"{path.parent.name}/{path.name}", path) for path in paths]
+
+
 def preview(
     path: Path | str,  # a params file, or nothing
     low: float,  # learning rate
@@ -238,8 +247,7 @@ class RangeWriter(ipywidgets.VBox):
         chosen: Path | None = None,  # at the beginning
     ):
         self.range, self.saved, self.changes = None, None, []
-        paths = dict.fromkeys([chosen, *files] if chosen else files)
-        options = [("choose a params file", "")] + [(f"{path.parent.name}/{path.name}", path) for path in paths]
+        options = file_options(files, chosen)
         self.file = ipywidgets.Dropdown(options=options, value=chosen or "", description="write into")
         self.button = ipywidgets.Button(description="Write range", icon="save", button_style="primary")
         self.undo = ipywidgets.Button(description="Undo", icon="undo")
@@ -282,12 +290,11 @@ class RangeWriter(ipywidgets.VBox):
 
     def take_back(self, button: Any = None) -> None:
         "Undoes the last change that is left, or says why it cannot."
-        if not self.changes:  # the button was clicked twice
-            return
         try:
-            self.changes[-1].undo()
-            self.message.value = paragraph(f"{self.changes.pop().path.name} is as it was", "undone:")
-            self.saved = None
+            if self.changes:  # there are none where the button was clicked twice
+                self.changes[-1].undo()
+                self.message.value = paragraph(f"{self.changes.pop().path.name} is as it was", "undone:")
+                self.saved = None
         except (ValueError, OSError) as error:
             self.message.value = paragraph(str(error), "not undone:")
         self.look()
