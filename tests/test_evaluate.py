@@ -84,6 +84,43 @@ def test_a_wanted_precision_is_reached_or_a_sentence_says_that_it_is_not(evaluat
             assert not never or yes == 0
 
 
+def test_a_precision_that_is_just_reached_is_reached():
+    from postergenre.evaluate import Scored, choose_thresholds
+
+    assert 0.55 * 100 > 55  # in floating point
+    targets = np.array([[1]] * 5 + [[0]] * 45 + [[1]] * 50 + [[0]] * 20, dtype=np.uint8)
+    scores = np.r_[np.full(100, 0.8), np.full(20, 0.1)][:, None]
+    valid = Scored("valid", [str(n) for n in range(120)], [""] * 120, targets, scores, "made up")
+    found = choose_thresholds(valid, ["Drama"], "precision", 0.55)
+    assert 0.1 < found.values[0] < 0.8 and not found.notes
+
+
+def test_thresholds_of_weights_that_were_replaced_are_refused(evaluated, tmp_path):
+    from postergenre.evaluate import save_thresholds
+
+    weights = evaluated.run.weights
+    kept = weights.read_bytes()
+    try:
+        weights.write_bytes(kept + b"trained anew")
+        with pytest.raises(ConfigError, match="is not what it was when this page was opened"):
+            save_thresholds(evaluated.run, evaluated.thresholds)
+    finally:
+        weights.write_bytes(kept)
+    assert not (evaluated.run.folder / "thresholds.json").exists()
+
+
+def test_only_data_that_stop_at_three_genres_are_said_to(evaluated):
+    from postergenre.evaluate import model_card, stops_at_most
+
+    run = evaluated.run
+    assert stops_at_most(run) and "has at most three genres" in model_card(evaluated)
+    train = run.data.train.copy()
+    train.loc[train.index[0], run.genres] = 1  # one poster with all of them, in another split than is shown
+    more = dataclasses.replace(run, data=dataclasses.replace(run.data, train=train))
+    assert not stops_at_most(more)
+    assert "has at most three genres" not in model_card(dataclasses.replace(evaluated, run=more))
+
+
 def test_the_next_export_carries_the_thresholds(trained, evaluated):
     from postergenre.evaluate import Thresholds, evaluate_run, save_thresholds
     from postergenre.predict import load_predictor

@@ -65,3 +65,13 @@ def test_pictures_of_other_formats_and_shapes_become_tiles(tmp_path, monkeypatch
     posters = read_posters(Params(root_path=str(root), min_positives=1))
     page = ExplorePage(posters, Params(root_path=str(root)))
     assert page.gallery.gallery.tiles.value.count("<img") == 20
+
+
+def test_a_dropout_in_pixels_is_left_as_it_is():
+    from postergenre.explore import scaled_item
+
+    for ends in ([8, 32], [1, 32]):
+        item = {"CoarseDropout": {"hole_height_range": ends, "hole_width_range": ends, "p": 0.5}}
+        assert scaled_item(item, 0.5) == item
+    shares = {"CoarseDropout": {"hole_height_range": [0.1, 0.2], "hole_width_range": [0.1, 0.2], "p": 0.5}}
+    assert scaled_item(shares, 0.5)["CoarseDropout"]["hole_height_range"] == [0.05, 0.1]

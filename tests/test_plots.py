@@ -74,6 +74,8 @@ def test_genre_table_is_legible(n_genres):
     assert_legible(plot_genre_table(table))
     assert_legible(plot_genre_table(table.join(genre_spread(targets, scores, genres))))
     assert_legible(plot_genre_table(genre_table(targets, targets, genres)))  # all perfect
+    formulas = ["$\\bad$", *genres[1:]]
+    assert_legible(plot_genre_table(genre_table(targets, targets, formulas)))  # a name is no formula
 
 
 @pytest.mark.parametrize(("n_images", "n_columns"), [(1, 6), (5, 4), (9, 8)])

@@ -97,3 +97,26 @@ def test_a_picture_that_would_fill_the_memory_is_refused_at_once(page):
     started = time.perf_counter()
     assert "has 10000 x 10000 pixels; allowed are 80,000,000" in upload(page, "huge.png", buffer.getvalue())
     assert time.perf_counter() - started < 5  # decoding it takes longer
+
+
+def test_a_picture_that_cannot_be_scored_is_told(page, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("out of memory on the device\nand a long trace")
+
+    monkeypatch.setattr(type(page.judge), "scores", fail)
+    content = next(path for _, path in page.example.options if path).read_bytes()
+    assert "out of memory on the device" in (said := upload(page, "mine.jpg", content))
+    assert "long trace" not in said and page.result.layout.display == "none"
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]"])
+def test_a_damaged_export_json_costs_the_map_alone(chain, tmp_path, text):
+    import shutil
+
+    from postergenre.try_it import load_judge
+
+    for name in ("model.ts", "model.best.pth", "model.swa.pth"):
+        shutil.copy(chain / "full" / name, tmp_path)
+    (tmp_path / "export.json").write_text(text)
+    judge = load_judge(tmp_path / "model.ts")
+    assert judge.eager is None and "Export the run anew" in judge.reason
