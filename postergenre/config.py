@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EXPONENT', 'Flag', 'Number', 'Kwargs', 'Items', 'RUN_NAME', 'NEUTRAL', 'plain_number', 'plain_flag', 'parameter',
-           'Schema', 'DataParams', 'InputParams', 'ModelParams', 'TrainingParams', 'LaterParams', 'Params',
+           'Schema', 'free_name', 'DataParams', 'InputParams', 'ModelParams', 'TrainingParams', 'LaterParams', 'Params',
            'PredictParams', 'PickParams', 'CompareParams', 'ExploreParams', 'EvaluateParams', 'TryParams',
            'BenchParams', 'kind_of', 'describe', 'ConfigError', 'told', 'nearest', 'make_params', 'read_parameters',
            'parameters_cell', 'read_params_file', 'write_params_file', 'run_folder', 'differences', 'data_root',
@@ -77,6 +77,15 @@ class Schema(BaseModel):
 
 RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
+
+def free_name(
+    name: str,  # of a run
+) -> str:
+    "The same; ValueError where a folder below runs/ of that name is not a run's."
+    if name in ("cache", "pictures") or name.startswith("demo_posters"):
+        raise ValueError("any other name; runs/ holds a folder of this name for all runs")
+    return name
+
 # %% ../nbs/01_config.ipynb #0f2733fe
 class DataParams(Schema):
     "Which posters, and how they are split."
@@ -94,6 +103,8 @@ class DataParams(Schema):
     split_seed: int = parameter(42, "of the split alone, so that another `seed` never moves a poster", ge=0)
     drop_genres: list[str] = parameter(["N/A", "Reality-TV"], "genres left out of the table")
     min_positives: int = parameter(10, "a genre with fewer in a split is left out of its averages", "posters", ge=1)
+
+    _free_name = field_validator("experiment_name")(free_name)
 
     @field_validator("split_fractions")
     @classmethod
@@ -305,6 +316,9 @@ class BenchParams(Schema):
         None, "Python of the environment of nbs/peers.txt, for fastai and lightning", min_length=1
     )
     readme: str | None = parameter(None, "a Markdown file whose table of results is replaced", min_length=1)
+    overwrite: Flag = parameter(False, "start anew where results of other parameters, code or machine are there")
+
+    _free_name = field_validator("experiment_name")(free_name)
 
 # %% ../nbs/01_config.ipynb #9a76f928
 def kind_of(

@@ -305,14 +305,17 @@ def prior_logits(
 
 # %% ../nbs/07_models.ipynb #8d287ae9
 def best_precision(
-    wanted: str = "auto",  # auto, no, fp16 or bf16
+    wanted: str,  # auto, no, fp16 or bf16
+    img_size: Sequence[int],  # height and width of the input, pixels
 ) -> str:
-    "The same, but for `auto`: bf16 where the GPU, or else the processor, computes in it, and `no` elsewhere."
+    "The same, but for `auto`: bf16 where the GPU, or else the processor, computes in it rightly, and `no` elsewhere."
     if wanted != "auto":
         return wanted
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     known = getattr(torch.cpu, "get_capabilities", dict)()
+    if known.get("amx_bf16") and min(img_size) < 64:
+        return "no"
     return "bf16" if any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "no"
 
 # %% ../nbs/07_models.ipynb #f874caed

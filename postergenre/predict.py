@@ -102,13 +102,12 @@ def load_predictor(
 ) -> Predictor:
     "The model of a file; raises `FileNotFoundError` or `ConfigError`."
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    precision = best_precision(mixed_precision)
     if path.suffix == ".pth":
         checkpoint = load_checkpoint(path)
         meta, img_size = checkpoint["meta"], tuple(checkpoint["meta"]["img_size"])
         model = model_of(checkpoint).to(device)
         module = ExportedClassifier(model, img_size, meta["squash"]).eval()
-        scores = Scorer(module, model, img_size, device, precision)
+        scores = Scorer(module, model, img_size, device, best_precision(mixed_precision, img_size))
         return Predictor(scores, meta["genres"], np.array(meta["thresholds"]), img_size, meta["squash"], device)
     notes = read_notes(path)
     try:
@@ -121,7 +120,7 @@ def load_predictor(
     about = notes["postergenre"]
     img_size = tuple(about["img_size"])
     if path.suffix == ".ts":
-        scores = Scorer(module, frozen_network(module), img_size, device, precision)
+        scores = Scorer(module, frozen_network(module), img_size, device, best_precision(mixed_precision, img_size))
     else:
         scores = Scorer(module, None, img_size, device)  # an exported program checks that all stays in its precision
     return Predictor(scores, notes["genres"], thresholds, img_size, about["squash"], device)

@@ -250,6 +250,7 @@ def carried_thresholds(
 def export_notes(
     meta: dict[str, Any],  # of a checkpoint
     weights: str,  # name of the checkpoint's file
+    sha256: str,  # of that file
     carried: dict[str, Any] | None = None,  # from `carried_thresholds`; None: those of the checkpoint
 ) -> dict[str, str]:
     "The texts that go into an exported file, by file name."
@@ -269,6 +270,7 @@ def export_notes(
             {
                 "format": "postergenre export 1",
                 "weights": weights,
+                "weights_sha256": sha256,
                 **{name: meta[name] for name in kept},
                 "input": "uint8 (batch, 3, height, width), RGB, 0 to 255; any height and width, any number of pictures",
                 "output": "float32 (batch, genres), 0 to 1; a genre is predicted where its score reaches its threshold",
@@ -438,7 +440,8 @@ def export_run(
         if stored:
             return stored
         model, img_size = model_of(checkpoint), tuple(meta["img_size"])
-        notes, thresholds = export_notes(meta, weights.name, carried), list(carried["thresholds"].values())
+        notes = export_notes(meta, weights.name, made_from["sha256"], carried)
+        thresholds = list(carried["thresholds"].values())
         contents = {
             "model.ts": torchscript_file(model, img_size, meta["squash"], notes),
             "model.pt2": program_file(model, img_size, meta["squash"], notes),

@@ -298,7 +298,7 @@ def create_accelerator(
 ) -> Accelerator:
     "Device, processes and precision of a run."
     keep_freed_memory()
-    precision = best_precision(params.mixed_precision)
+    precision = best_precision(params.mixed_precision, params.img_size)
     try:
         return Accelerator(mixed_precision=precision)
     except ValueError:  # Accelerate keeps one precision a process; in a kernel, runs come one after another
@@ -359,11 +359,22 @@ def features_for_head(
     params = run.params
     if not (params.feature_views and params.cache and only_head_learns(run.model)):
         return None
-    settings = params.model_dump(include={"model_name", "model_kwargs", "img_size", "squash", "augmentations"})
-    settings["posters"] = run.data.posters.rows.folder.name if run.data.posters else ""  # as they were decoded
-    limit = int(params.cache_limit * 1e9)
-    arguments = (params.feature_views, settings, run.accelerator, limit, params.batch_size, params.num_workers)
-    stored = stored_features(cache_folder(params), run.model, train, valid, *arguments)
+    decoded = run.data.posters.rows if run.data.posters else None
+    settings = params.model_dump(include={"model_name", "model_kwargs", "img_size", "squash"})
+    settings["posters"] = decoded.folder.name if decoded else ""  # as they were decoded
+    stored = stored_features(
+        cache_folder(params),
+        run.model,
+        train,
+        valid,
+        params.feature_views,
+        settings,
+        run.accelerator,
+        int(params.cache_limit * 1e9),
+        params.batch_size,
+        params.num_workers,
+        lasting=decoded is not None and decoded.lasting,
+    )
     if stored and run.is_main:
         print(stored)
     return stored

@@ -9,7 +9,6 @@ __all__ = ['HEIGHT', 'POSTER', 'ROW', 'checkpoint_of', 'Judge', 'load_judge', 'r
 # %% ../nbs/28_try_it.ipynb #d6382611
 import hashlib
 import io
-import json
 import warnings
 from dataclasses import dataclass
 from html import escape
@@ -39,21 +38,16 @@ def checkpoint_of(
     "The checkpoint that a model file was made from; raises `ConfigError` where it is not there, or another by now."
     if path.suffix == ".pth":
         return path
-    found = path.with_name(read_notes(path)["postergenre"]["weights"])
-    notes = path.with_name("export.json")
-    if not (found.is_file() and notes.is_file()):
+    notes = read_notes(path)["postergenre"]
+    found = path.with_name(notes["weights"])
+    if not found.is_file():
         raise ConfigError(
-            f"Where the network looked cannot be shown: that needs the checkpoint {found.name}, and export.json, "
-            f"beside {path.name}."
+            f"Where the network looked cannot be shown: that needs the checkpoint {found.name} beside {path.name}."
         )
-    try:
-        made_from = json.loads(notes.read_text(encoding="utf-8"))["made_from"]["sha256"]
-    except (ValueError, KeyError, TypeError):
-        made_from = "nothing that can be read"
-    if made_from != hashlib.sha256(found.read_bytes()).hexdigest():
+    if notes.get("weights_sha256") != hashlib.sha256(found.read_bytes()).hexdigest():
         raise ConfigError(
-            f"Where the network looked cannot be shown: by export.json, {path.name} was made from another "
-            f"{found.name}. Export the run anew."
+            f"Where the network looked cannot be shown: {path.name} was made from another {found.name} than is beside "
+            "it. Export the run anew."
         )
     return found
 

@@ -9,6 +9,7 @@ BAD = {
     "unknown name": ({"n_epoch": 5}, ["`n_epoch` (given: 5) is not a parameter", "Did you mean `n_epochs`?"]),
     "wrong type": ({"batch_size": "many"}, ["`batch_size`: given 'many'", "a whole number, at least 1"]),
     "YAML's off": ({"scheduler": False}, ["`scheduler`: given False", "text"]),
+    "taken name": ({"experiment_name": "cache"}, ["`experiment_name`: given 'cache'", "any other name"]),
     "empty path": ({"checkpoint_name": ""}, ["`checkpoint_name`: given ''", "not empty"]),
     "callback twice": ({"callbacks": ["freeze", "freeze"]}, ["freeze is given twice"]),
     "impossible value": ({"split_fractions": [0.9, 0.2, 0.1]}, ["given [0.9, 0.2, 0.1]", "add up to 1"]),

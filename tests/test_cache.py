@@ -2,18 +2,24 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SMALL
+from PIL import Image
 
 from postergenre import cache
+from postergenre.config import make_params
 from postergenre.demo import draw_demo_posters
+from postergenre.training import fit, prepare, release
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +34,9 @@ from pathlib import Path
 from postergenre import cache
 folder, seconds, *paths = sys.argv[1:]
 load = cache.load_patiently
-def slow(*arguments):
+def slow(*arguments, **others):
     time.sleep(float(seconds))
-    return load(*arguments)
+    return load(*arguments, **others)
 cache.load_patiently = slow
 print("ready", flush=True)
 posters = cache.cached_posters(Path(folder), paths, (64, 48), threads=1)
@@ -70,10 +76,12 @@ def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path, pictures, monkeypatch
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    assert cache.cached_posters(tmp_path, pictures, (64, 48)) is None
-    assert "No space left on device" in capsys.readouterr().out
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+    for name in ("posix_fallocate", "pwrite"):  # before the first row, and in the middle
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, full)
+            assert cache.cached_posters(tmp_path, pictures, (64, 48)) is None
+        assert "No space left on device" in capsys.readouterr().out
+        assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 def test_a_picture_that_breaks_while_the_cache_is_built_does_not_stop_it(tmp_path, pictures):
@@ -82,7 +90,49 @@ def test_a_picture_that_breaks_while_the_cache_is_built_does_not_stop_it(tmp_pat
     with pytest.warns(UserWarning, match="taken as grey"):
         posters = cache.cached_posters(tmp_path / "cache", [*pictures[:3], str(broken)], (64, 48))
     assert (posters.load(str(broken)) == cache.GREY).all()
-    assert not list((tmp_path / "cache").glob("*/index.json"))  # grey is for this run alone
+    assert not posters.rows.lasting  # grey is for this run alone
+    shutil.copyfile(pictures[5], broken)
+    os.utime(broken, ns=(0, 0))
+    again = cache.cached_posters(tmp_path / "cache", [*pictures[:3], str(broken)], (64, 48))
+    assert again.rows.lasting and np.array_equal(again.load(str(broken)), cache.load_poster(pictures[5], (64, 48)))
+
+
+def test_a_picture_that_is_replaced_while_the_cache_is_built_serves_one_run(tmp_path, pictures, monkeypatch, capsys):
+    mine = [shutil.copy(path, tmp_path) for path in pictures[:6]]
+    load = cache.load_poster
+
+    def replacing(path, *arguments):
+        image = load(path, *arguments)
+        if path == mine[2]:
+            os.replace(shutil.copy(mine[4], tmp_path / "new"), mine[2])
+        return image
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "load_poster", replacing)
+        first = cache.cached_posters(tmp_path / "cache", mine, (64, 48), threads=1)
+    assert "serves this run alone" in capsys.readouterr().out and not first.rows.lasting
+    second = cache.cached_posters(tmp_path / "cache", mine, (64, 48))
+    assert second.rows.lasting and np.array_equal(second.load(mine[2]), second.load(mine[4]))
+
+
+def test_a_picture_that_is_just_grey_is_no_fault(tmp_path):
+    Image.new("RGB", (48, 64), (cache.GREY,) * 3).save(tmp_path / "grey.png")
+    assert cache.cached_posters(tmp_path / "cache", [str(tmp_path / "grey.png")], (64, 48)).rows.lasting
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_picture_that_breaks_while_a_run_reads_it_does_not_stop_the_run(tmp_path, monkeypatch, kept):
+    monkeypatch.setenv("RUNS_PATH", str(tmp_path / "runs"))
+    root = draw_demo_posters(tmp_path / "posters", 200)
+    run = prepare(make_params({**SMALL, "experiment_name": "broken", "root_path": str(root), "cache": kept}))
+    for path in run.data.train["path"].iloc[:40]:
+        Path(path).write_bytes(b"half a file")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        fit(run)
+    release(run.lock)
+    assert run.epoch == SMALL["n_epochs"]
+    assert any("is taken as grey" in str(warning.message) for warning in said) != kept  # the cache has them all
 
 
 def test_names_that_are_no_utf8_are_found(tmp_path, pictures):

@@ -109,14 +109,17 @@ def test_a_picture_that_cannot_be_scored_is_told(page, monkeypatch):
     assert "long trace" not in said and page.result.layout.display == "none"
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]"])
-def test_a_damaged_export_json_costs_the_map_alone(chain, tmp_path, text):
+def test_an_old_export_beside_new_weights_gets_no_map(chain, tmp_path):
     import shutil
 
     from postergenre.try_it import load_judge
 
-    for name in ("model.ts", "model.best.pth", "model.swa.pth"):
-        shutil.copy(chain / "full" / name, tmp_path)
-    (tmp_path / "export.json").write_text(text)
+    shutil.copy(chain / "full" / "model.ts", tmp_path)
+    weights = json.loads((chain / "full" / "export.json").read_text())["made_from"]["weights"]
+    shutil.copy(chain / "full" / weights, tmp_path)
+    assert load_judge(tmp_path / "model.ts").eager is not None
+    shutil.copy(chain / "full" / "model.last.pth", tmp_path / weights)
+    with (tmp_path / weights).open("ab") as file:  # the last epoch may be the best one
+        file.write(b"\0")
     judge = load_judge(tmp_path / "model.ts")
     assert judge.eager is None and "Export the run anew" in judge.reason

@@ -1,0 +1,128 @@
+"""The head stage on stored features: what it gives, and what it does when something is wrong with them."""
+
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import SMALL
+
+from postergenre import cache
+from postergenre.annotations import PosterError
+from postergenre.config import make_params
+from postergenre.demo import draw_demo_posters
+from postergenre.lr_finder import find_lr
+from postergenre.training import fit, prepare, release, train
+
+HEAD = {
+    **SMALL,
+    "model_name": "test_efficientnet",
+    "pretrained": False,
+    "callbacks": [{"freeze": {"parts": ["backbone"]}}],
+    "optimizer": "AdamW",
+    "optimizer_kwargs": {"lr": 0.01},
+}
+
+
+@pytest.fixture
+def head(tmp_path, monkeypatch):
+    "Parameters of a small head stage on posters of its own, in a runs folder of its own."
+    monkeypatch.setenv("RUNS_PATH", str(tmp_path / "runs"))
+    root = draw_demo_posters(tmp_path / "posters", 200)
+    return lambda **values: make_params({**HEAD, "experiment_name": "head", "root_path": str(root), **values})
+
+
+def stored_of(params) -> object:
+    "The features of a run that is prepared and given up again."
+    run = prepare(params)
+    release(run.lock)
+    return run.stored
+
+
+def end_of(params) -> np.ndarray:
+    "The head's weights after training."
+    run = prepare(params)
+    fit(run)
+    release(run.lock)
+    return run.model.head.linear.weight.detach().numpy()
+
+
+def test_features_and_pictures_make_the_same_files_and_about_the_same_head(head):
+    length = {"n_epochs": 6, "num_iteration_on_epoch": 12, "feature_views": 4}
+    runs = {name: train(head(**{**length, "experiment_name": name, **values}))
+            for name, values in (("features", {}), ("images", {"feature_views": 0}))}  # fmt: skip
+    assert runs["features"].stored and runs["images"].stored is None
+    files = {
+        name: sorted(
+            path.relative_to(run.folder).parts[0] if "tensorboard" in path.parts else str(path.relative_to(run.folder))
+            for path in run.folder.rglob("*")
+            if path.is_file() and "checkpoints" not in path.parts  # the best epochs are not the same ones
+        )
+        for name, run in runs.items()
+    }
+    assert files["features"] == files["images"]
+    best = {name: pd.DataFrame(run.history)["macro_ap"].max() for name, run in runs.items()}
+    assert best["features"] > best["images"] - 0.05, best  # 40 validation posters; the real ones are held to 0.005
+
+
+def test_the_range_test_for_the_head_takes_the_same_features(head):
+    found = stored_of(head())
+    values = {"experiment_name": "lrf", "lrf_iterations": 12, "optimizer_kwargs": {"lr": 1e-5}}
+    find_lr(head(**values))
+    entries = list((Path(os.environ["RUNS_PATH"]) / "cache").glob("features_train_*"))
+    assert [entry.name for entry in entries if entry.is_dir()] == [found.train.rows.folder.name]
+
+
+def test_damaged_features_are_told_and_computed_again(head, capsys):
+    wanted = end_of(head())
+    folder = stored_of(head()).train.rows.folder
+    content = bytearray((folder / "rows.npy").read_bytes())
+    content[-3] ^= 1
+    (folder / "rows.npy").write_bytes(content)
+    capsys.readouterr()
+    assert np.array_equal(end_of(head(overwrite=True)), wanted)
+    assert "is damaged; it is made anew" in capsys.readouterr().out
+
+
+def test_features_of_a_picture_that_could_not_be_read_serve_one_run(head, monkeypatch):
+    sound = prepare(head(experiment_name="sound"))
+    release(sound.lock)
+    bad, load = sound.data.train["path"].iloc[5], cache.load_poster
+    wanted = end_of(head(experiment_name="sound"))
+    shutil.rmtree(Path(os.environ["RUNS_PATH"]) / "cache")
+
+    def failing(path, *arguments):
+        if path == bad:
+            raise PosterError(f"{path} cannot be read just now.")
+        return load(path, *arguments)
+
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(cache, "load_poster", failing)
+        grey = stored_of(head())
+    again = stored_of(head())
+    assert not grey.train.rows.lasting and again.train.rows.lasting
+    assert grey.train.rows.folder == again.train.rows.folder  # the files look alike, so only the mark tells them apart
+    assert np.array_equal(end_of(head(experiment_name="later")), wanted)
+
+
+def test_no_room_for_features_means_pictures(head, monkeypatch, capsys):
+    pwrite, written = os.pwrite, []
+
+    def filling_up(file, content, place):
+        written.append(len(content))
+        if len(content) < 64 * 48 * 3 and len(written) > 250:  # rows of features; the posters are decoded by then
+            raise OSError(28, "No space left on device")
+        return pwrite(file, content, place)
+
+    monkeypatch.setattr(os, "pwrite", filling_up)
+    run = prepare(head())
+    assert run.stored is None and "No space left on device" in capsys.readouterr().out
+    left = [path.name for path in (run.folder.parent / "cache").iterdir() if path.is_dir()]
+    assert len(left) == 1 and left[0].startswith("posters_")
+    fit(run)
+    release(run.lock)
+    assert run.epoch == HEAD["n_epochs"]
