@@ -1064,9 +1064,8 @@ class ThresholdControls(EvaluationControls):
         self.values = evaluated.thresholds.values.astype(np.float64)
         self.figure, self.row_of = ThresholdFigure(), {poster: row for row, poster in enumerate(self.valid.ids)}
         self.genre.observe(self.show_genre, names="value")
-        self.moves = [functools.partial(self.move, column) for column in range(len(self.sliders))]
-        for slider, move in zip(self.sliders, self.moves, strict=True):
-            slider.observe(move, names="value")
+        for slider in self.sliders:
+            slider.observe(self.move, names="value")
         self.kind.observe(self.show_mistakes, names="value")
         self.show_genre()
 
@@ -1076,16 +1075,14 @@ class ThresholdControls(EvaluationControls):
         targets = self.valid.targets[:, self.column]
         self.sorted = ThresholdCounts(targets, self.valid.scores[:, self.column])
         self.figure.show_genre(self.run.genres[self.column], self.sorted, targets.mean())
-        slider, move = self.sliders[self.column], self.moves[self.column]
-        slider.unobserve(move, names="value")
+        slider = self.sliders[self.column]
         slider.value = round(self.values[self.column], 3)  # a tuned threshold lies between the slider's steps
-        slider.observe(move, names="value")
         self.moving.children = [self.genre, slider]
         self.show()
 
-    def move(self, column: int, change: Any) -> None:
-        "The slider of a genre was moved, or the browser says where it is."
-        moved = round(change["new"], 3)  # its steps, without the noise of binary fractions
+    def move(self, change: Any) -> None:
+        "The slider of a genre was moved by hand; where it only says where it is, nothing changes."
+        column, moved = self.sliders.index(change["owner"]), round(change["new"], 3)  # without binary noise
         if moved == round(self.values[column], 3):
             return
         self.values[column] = moved
