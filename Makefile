@@ -32,7 +32,12 @@ $(INSTALLED): settings.ini setup.py pyproject.toml
 demo: install
 	@unset ROOT_PATH RUNS_PATH # demo posters, and results in runs/, whatever else is set
 	number=0
-	stage() { number=$$((number + 1)); echo "== stage $$number of 7: $$2"; papermill --log-level WARNING --no-progress-bar "nbs/$$1.ipynb" "runs/$$2.ipynb" "$${@:3}"; }
+	stage() {
+		number=$$((number + 1)) began=$$SECONDS
+		echo "== stage $$number of 7: $$2"
+		papermill --log-level WARNING --no-progress-bar "nbs/$$1.ipynb" "runs/$$2.ipynb" "$${@:3}"
+		echo "   $$((SECONDS - began)) s"
+	}
 	started=$$SECONDS
 	stage lr_find demo_lrf_head -f params/lrf_head.yaml -f params/demo.yaml -p experiment_name demo_lrf_head
 	stage train demo_head -f params/head.yaml -f params/demo.yaml -p experiment_name demo_head
@@ -66,13 +71,20 @@ $(PEERS)/.installed: nbs/peers.txt
 	touch $@
 
 lab: install
-	jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.tornado_settings='{"websocket_max_message_size": 134217728}' nbs
+	jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.tornado_settings='{"websocket_max_message_size": 1073741824}' nbs
 
 # voila.json says what is served and to whom; each visitor has a kernel of their own
 app: install
 	@given=()
-	if [ -n '$(MODEL)' ]; then model=$$(realpath -e '$(MODEL)'); given+=(-p model "$$model"); fi
-	if [ -n '$(EXAMPLES)' ]; then examples=$$(realpath -e '$(EXAMPLES)'); given+=(-p examples "$$examples"); fi
+	there() { if ! realpath -e "$$2" 2>/dev/null; then echo "$$1: there is no $$2. $$3" >&2; exit 1; fi; }
+	if [ -n '$(MODEL)' ]; then
+		model=$$(there MODEL '$(MODEL)' 'Make a model with nbs/to_torchscript.ipynb, or correct the path.')
+		given+=(-p model "$$model")
+	fi
+	if [ -n '$(EXAMPLES)' ]; then
+		examples=$$(there EXAMPLES '$(EXAMPLES)' 'Give a folder of pictures.')
+		given+=(-p examples "$$examples")
+	fi
 	page=runs/try_it_$(PORT).ipynb
 	papermill --prepare-only --log-level WARNING nbs/try_it.ipynb $$page "$${given[@]}"
 	voila $$page --no-browser --port=$(PORT)

@@ -23,7 +23,7 @@ from PIL import Image
 from .annotations import PosterError, complaint, open_rgb
 from .checkpoints import load_checkpoint, model_of
 from .config import ConfigError, Params, TryParams
-from .dataset import fit_poster
+from .dataset import crop_box, fit_poster
 from .explain import grad_cam, overlay
 from .models import PosterClassifier
 from .paths import resolve_path
@@ -68,6 +68,11 @@ class Judge:
     def scores(self, picture: Image.Image) -> np.ndarray:
         "(genres,), 0 to 1"
         return self.predictor.scores(self.fitted(picture).to(self.predictor.device))[0].float().cpu().numpy()
+
+    def seen(self, picture: Image.Image) -> float:
+        "The share of the picture that the network gets, 0 to 1; the rest is cut off on both sides."
+        _, _, height, width = crop_box(picture.height, picture.width, self.predictor.img_size, self.predictor.squash)
+        return height * width / (picture.height * picture.width)
 
     def where(self, picture: Image.Image, column: int, height: int) -> tuple[Image.Image, bool]:
         "The part of the picture that the network sees, under the map of a genre; and whether anything speaks for it."
@@ -204,6 +209,8 @@ class WherePanel(ipywidgets.VBox):
                 drawn, speaks = self.judge.where(self.picture, self.genre.value, HEIGHT)
                 self.image.value = png(drawn)
                 words = f"Yellow is where {genre} is seen." if speaks else f"Nothing in this poster speaks for {genre}."
+                if (share := self.judge.seen(self.picture)) < 0.7:
+                    words += f" The network gets only the middle, {share:.0%} of the picture."
             except ConfigError as error:
                 words = str(error)
         self.image.layout.display = None if self.image.value else "none"

@@ -11,14 +11,18 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def visit(page, served, chain, copied):
-    "The page of the fine-tuned run, opened; its address."
+    "The page of the fine-tuned run, opened: its address, and what was asked of other machines."
     images = next(chain.glob("demo_posters_*")) / "Images"
     set_parameters(copied / "nbs" / "try_it.ipynb", model=str(chain / "full" / "model.ts"), examples=str(images))
     address = served("try_it.ipynb")
+    asked, kept_back = set(), set()
+    page.on("request", lambda request: asked.add(request.url))
+    page.on("requestfailed", lambda request: kept_back.add(request.url) if request.failure == "csp" else None)
     page.goto(address, timeout=90_000)
     page.get_by_role("button", name="Upload a poster").wait_for(timeout=120_000)
     page.locator("tr[data-genre]").first.wait_for(timeout=30_000)
-    return address
+    elsewhere = {url for url in asked - kept_back if not url.startswith((address, "data:", "blob:"))}
+    return address, elsewhere
 
 
 def give(page, *files) -> None:
@@ -86,8 +90,21 @@ def test_pictures_of_every_kind_get_an_answer(page, visit, tmp_path):
         assert time.perf_counter() - started < 10, name
 
 
+def test_a_file_far_too_large_gets_a_sentence_and_the_page_lives_on(page, visit, tmp_path, chain):
+    with (tmp_path / "film.png").open("wb") as film:
+        film.truncate(200_000_000)
+    give(page, tmp_path / "film.png")
+    answer_to(page, "film.png", r"has 200\.0 MB; allowed are 20")
+    assert page.locator("tr[data-genre]").first.is_hidden()
+    poster = sorted((next(chain.glob("demo_posters_*")) / "Images").iterdir())[3]
+    give(page, {"name": "next.jpg", "mimeType": "image/jpeg", "buffer": poster.read_bytes()})
+    answer_to(page, "next.jpg", "Genres: |No genre")
+
+
 def test_the_page_shows_no_source_and_serves_no_file(page, visit):
+    address, elsewhere = visit
+    assert not elsewhere
     assert "read_parameters" not in page.content() and "TryParams" not in page.content()
     for path in ("voila/files/pick_lr.ipynb", "voila/files/settings.ini", "voila/files/../voila.json"):
-        assert page.request.get(f"{visit}/{path}").status in (403, 404), path
-    assert page.request.get(visit, headers={"Host": "elsewhere.example"}).status == 403
+        assert page.request.get(f"{address}/{path}").status in (403, 404), path
+    assert page.request.get(address, headers={"Host": "elsewhere.example"}).status == 403
