@@ -1,6 +1,7 @@
-"""On real posters, which are no part of the project: the head stage against logistic regression on the same features.
+"""On real posters, which are no part of the project: the head against logistic regression, and against itself on pictures.
 
-Run with ROOT_PATH naming a data folder; a few minutes on two CPU cores."""
+Run with REAL_POSTERS naming a data folder; a few minutes on two CPU cores for the first, a quarter of an hour for the
+second."""
 
 import os
 import warnings
@@ -62,3 +63,17 @@ def test_the_head_stage_beats_logistic_regression_on_the_same_split(runs, monkey
     print(f"head {ours}, logistic regression (C = {strongest:g}, the best on validation data) {theirs}")
     print({f"{c:g} {split}": round(value, 4) for (c, split), value in figures.items()})
     assert ours["valid"] > theirs["valid"]
+
+
+def test_the_head_learns_as_well_on_stored_features_as_on_pictures(runs, monkeypatch):
+    monkeypatch.setenv("RUNS_PATH", os.environ.get("REAL_RUNS", str(runs)))
+    values = {"root_path": REAL, "overwrite": True}
+    params = read_params_file(ROOT / "params" / "head.yaml").model_copy(update=values)
+    best = {}
+    for name, views in (("features", params.feature_views), ("images", 0)):
+        run = prepare(params.model_copy(update={"experiment_name": f"head_on_{name}", "feature_views": views}))
+        best[name] = fit(run)["macro_ap"].max()
+        release(run.lock)
+        assert (run.stored is not None) == bool(views)
+    print(best)
+    assert best["features"] > best["images"] - 0.005
