@@ -1,4 +1,4 @@
-"""On real posters, which are no part of the project: the head against logistic regression, and against itself on pictures.
+"""On real posters, which are no part of the project: the head, against logistic regression and against itself.
 
 Run with REAL_POSTERS naming a data folder; a few minutes on two CPU cores for the first, a quarter of an hour for the
 second."""
