@@ -1050,5 +1050,6 @@ d = { 'settings': { 'branch': 'main',
                                      'postergenre.widgets.preview': ('widgets.html#preview', 'postergenre/widgets.py'),
                                      'postergenre.widgets.replace_bytes': ('widgets.html#replace_bytes', 'postergenre/widgets.py'),
                                      'postergenre.widgets.round_trip': ('widgets.html#round_trip', 'postergenre/widgets.py'),
+                                     'postergenre.widgets.saved_words': ('widgets.html#saved_words', 'postergenre/widgets.py'),
                                      'postergenre.widgets.suggestion_words': ('widgets.html#suggestion_words', 'postergenre/widgets.py'),
                                      'postergenre.widgets.with_range': ('widgets.html#with_range', 'postergenre/widgets.py')}}}

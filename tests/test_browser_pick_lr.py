@@ -6,7 +6,7 @@ import pytest
 from browsing import run_all, set_parameters
 from ruamel.yaml import YAML
 
-READOUT = r"(\d\.\de[-+]\d+)\D+(\d\.\de[-+]\d+)"
+READOUT = r"(\d\.\de[-+]\d+) to (\d\.\de[-+]\d+)"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def picker(page, lab):
 
 def read_out(page) -> tuple[str, str]:
     "The range that the slider shows."
-    return re.fullmatch(READOUT, page.locator(".widget-readout").first.inner_text()).groups()
+    return re.fullmatch(READOUT, page.locator(".pg-range").first.inner_text()).groups()
 
 
 def settled(page, before: tuple[str, str]) -> tuple[str, str]:
