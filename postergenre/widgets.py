@@ -267,19 +267,16 @@ class RangeWriter(ipywidgets.VBox):
         chosen: Path | None = None,  # at the beginning
     ):
         self.range, self.saved, self.changes = None, None, []
-        self.file = ipywidgets.Dropdown(
-            options=file_options(files, chosen), value=chosen or "", description="write into"
-        )
+        options = file_options(files, chosen)
+        self.file = ipywidgets.Dropdown(options=options, value=chosen or "", description="write into")
         self.button = ipywidgets.Button(description="Write range", icon="save", button_style="primary")
         self.undo = ipywidgets.Button(description="Undo", icon="undo")
         self.message = ipywidgets.HTML(layout=ipywidgets.Layout(flex="1 1 0", min_width="0", margin="0 0 0 12px"))
-        self.preview, self.written = ipywidgets.HTML(), ipywidgets.HTML()
+        self.preview, self.made = ipywidgets.HTML(), ipywidgets.HTML()
         self.file.observe(self.choose, names="value")
         self.button.on_click(self.write)
         self.undo.on_click(self.take_back)
-        super().__init__(
-            [ipywidgets.HBox([self.file, self.button, self.undo, self.message]), self.preview, self.written]
-        )
+        super().__init__([ipywidgets.HBox([self.file, self.button, self.undo, self.message]), self.preview, self.made])
 
     def show(self, low: float, high: float) -> None:
         "Takes another range."
@@ -290,7 +287,7 @@ class RangeWriter(ipywidgets.VBox):
 
     def choose(self, change: Any = None) -> None:
         "Takes another file."
-        self.saved, self.message.value, self.written.value = None, "", ""
+        self.saved, self.message.value, self.made.value = None, "", ""
         self.look()
 
     def look(self) -> None:
@@ -305,9 +302,8 @@ class RangeWriter(ipywidgets.VBox):
             if change.lines:
                 change.apply()
                 self.changes.append(change)
-                self.written.value = paragraph(f"What changed in {change.path.name}:") + as_html(change.lines)
-            self.message.value = saved_words(change, *self.range)
-            self.saved = self.range
+                self.made.value = paragraph(f"What changed in {change.path.name}:") + as_html(change.lines)
+            self.saved, self.message.value = self.range, saved_words(change, *self.range)
         except (ValueError, OSError) as error:
             self.message.value = paragraph(str(error), "not saved:")
         self.look()
@@ -318,7 +314,7 @@ class RangeWriter(ipywidgets.VBox):
             if self.changes:  # there are none where the button was clicked twice
                 self.changes[-1].undo()
                 self.message.value = paragraph(f"{self.changes.pop().path.name} is as it was", "undone:")
-                self.saved, self.written.value = None, ""
+                self.saved, self.made.value = None, ""
         except (ValueError, OSError) as error:
             self.message.value = paragraph(str(error), "not undone:")
         self.look()
