@@ -200,11 +200,13 @@ def compare_runs(
     second: Path,  # of another
     metric: str = "macro_ap",  # a name from METRICS, except loss; F1 at each run's own thresholds
     split: str = "valid",  # valid or test
-    min_positives: int = 10,  # a genre with fewer is left out
+    min_positives: int | None = None,  # a genre with fewer is left out; none: as in the runs, the larger of the two
 ) -> dict[str, Any]:
     "`paired_bootstrap` of two runs on the posters of both, with `posters`, and a verdict in `words`."
     genres, targets, scores = shared_predictions(first, second, split)
     thresholds = [thresholds_of(folder, genres) if "f1" in metric else None for folder in (first, second)]
+    if min_positives is None:
+        min_positives = max(parameters_of(folder).get("min_positives", 10) for folder in (first, second))
     found = paired_bootstrap(
         targets,
         *scores,
