@@ -432,7 +432,8 @@ def others_html(
     counts = counts[counts > 0].sort_values(ascending=False, kind="stable")
     if counts.empty:
         return "no other genre"
-    named = [f"{swatch(genre)} {count:,}" for genre, count in counts.head(most).items()]
+    whole = '<span style="white-space: nowrap">'
+    named = [f"{whole}{swatch(genre)} {count:,}</span>" for genre, count in counts.head(most).items()]
     if rest := ", ".join(f"{genre} {count:,}" for genre, count in counts.iloc[most:].items()):
         named.append(f'<span title="{html_text(rest)}">and {len(counts) - most:,} more</span>')
     return f"{'also' if known else 'genres'}: {' &nbsp; '.join(named)}"

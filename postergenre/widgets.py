@@ -344,12 +344,13 @@ class RangePicker(ipywidgets.VBox):
         self.plot, found = RangePlot(tests, self.drag), tests[0].suggestion
         first, last = self.plot.powers.get_xlim()
         self.rates = 10 ** np.linspace(first, last, max(2, round((last - first) * 20)))
-        place, width = self.plot.powers.get_position(), self.plot.figure.bbox.width  # in pixels
+        place, width = self.plot.powers.get_position(), self.plot.figure.bbox.width  # pixels
         self.slider = ipywidgets.SelectionRangeSlider(
             options=[(f"{rate:.1e}", rate) for rate in self.rates],
             value=self.nearest(found.low or 0, found.high or np.inf),
             readout=False,  # it would stand with a hyphen, which reads as a minus
-            layout={"width": f"{place.width * width:.0f}px", "margin": f"0 0 0 {place.x0 * width:.0f}px"},
+            # a track is 12 pixels shorter than its slider
+            layout={"width": f"{place.width * width + 12:.0f}px", "margin": f"0 0 0 {place.x0 * width:.0f}px"},
         )
         self.readout = ipywidgets.Label()
         self.readout.add_class("pg-range")

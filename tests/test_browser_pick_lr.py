@@ -107,6 +107,11 @@ def test_a_range_dragged_over_the_curve_is_in_the_params_file_and_can_be_taken_b
     assert written(picker) == shown[-1] != shown[0]
     page.get_by_role("button", name="Undo").scroll_into_view_if_needed()
     page.screenshot(path=shots / "pick_lr_written.png")
+    page.get_by_role("button", name="Write range").click()  # again
+    page.get_by_text("it was there already").wait_for(timeout=20_000)
+    for seen in ("saved to head.yaml", "What changed in head.yaml:"):
+        box = page.get_by_text(seen).last.bounding_box()
+        assert 0 < box["y"] < 770, (seen, box)  # on the screen, without scrolling
     page.get_by_role("button", name="Undo").click()
     page.get_by_text("head.yaml is as it was").wait_for(timeout=20_000)
     assert picker.read_bytes() == before
