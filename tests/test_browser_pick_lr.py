@@ -6,7 +6,7 @@ import pytest
 from browsing import run_all, set_parameters
 from ruamel.yaml import YAML
 
-READOUT = r"(\d\.\de[-+]\d+)\D+(\d\.\de[-+]\d+)"
+READOUT = r"(\d\.\de[-+]\d+) to (\d\.\de[-+]\d+)"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def picker(page, lab):
 
 def read_out(page) -> tuple[str, str]:
     "The range that the slider shows."
-    return re.fullmatch(READOUT, page.locator(".widget-readout").first.inner_text()).groups()
+    return re.fullmatch(READOUT, page.locator(".pg-range").first.inner_text()).groups()
 
 
 def settled(page, before: tuple[str, str]) -> tuple[str, str]:
@@ -107,6 +107,11 @@ def test_a_range_dragged_over_the_curve_is_in_the_params_file_and_can_be_taken_b
     assert written(picker) == shown[-1] != shown[0]
     page.get_by_role("button", name="Undo").scroll_into_view_if_needed()
     page.screenshot(path=shots / "pick_lr_written.png")
+    page.get_by_role("button", name="Write range").click()  # again
+    page.get_by_text("it was there already").wait_for(timeout=20_000)
+    for seen in ("saved to head.yaml", "What changed in head.yaml:"):
+        box = page.get_by_text(seen).last.bounding_box()
+        assert 0 < box["y"] < 770, (seen, box)  # on the screen, without scrolling
     page.get_by_role("button", name="Undo").click()
     page.get_by_text("head.yaml is as it was").wait_for(timeout=20_000)
     assert picker.read_bytes() == before
