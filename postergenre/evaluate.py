@@ -7,9 +7,10 @@ __all__ = ['MOST_GENRES', 'FEWEST', 'STYLE', 'REPORT', 'LIMITS', 'STOPS', 'STEP'
            'score_anew', 'stored_scores', 'scores_of_split', 'Thresholds', 'choose_thresholds', 'stored_thresholds',
            'save_thresholds', 'calibration_error', 'genre_figures', 'all_figures', 'genre_panels',
            'plot_precision_recall', 'plot_calibration', 'surest_mistakes', 'plot_mistakes', 'fitted_images',
-           'surest_hits', 'cam_choice', 'plot_cams', 'plot_mean_maps', 'stops_at_most', 'missing_genres', 'Evaluated',
-           'title_of', 'reading_notes', 'cam_pictures', 'draw_pictures', 'evaluate_run', 'plain_rows',
-           'evaluation_facts', 'report_html', 'card_front', 'card_tables', 'model_card', 'write_evaluation',
+           'surest_hits', 'cam_choice', 'plot_cams', 'plot_mean_maps', 'stops_at_most', 'missing_genres',
+           'replaced_evaluation', 'check_replaced', 'is_watched', 'Evaluated', 'title_of', 'export_note',
+           'reading_notes', 'cam_pictures', 'draw_pictures', 'evaluate_run', 'plain_rows', 'evaluation_facts',
+           'report_html', 'card_front', 'card_tables', 'model_card', 'write_evaluation', 'write_or_keep',
            'ThresholdCounts', 'ThresholdFigure', 'data_address', 'small_picture', 'picture_cell', 'picture_row',
            'EvaluationControls', 'ThresholdControls', 'MistakesControls', 'EvaluationPage']
 
@@ -30,6 +31,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 import torch
+from IPython import get_ipython
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -510,6 +512,44 @@ def missing_genres(
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values(["likely", "score"], ascending=False, kind="stable", ignore_index=True)
 
+# %% ../nbs/27_evaluate.ipynb #7cb3b4ed
+def replaced_evaluation(
+    run: FinishedRun,
+    split: str,  # valid or test
+    thresholds: Thresholds,
+) -> str:
+    "What the run's evaluation is of, in words, where that is another split, other weights or another rule; else empty."
+    path = run.folder / "evaluation.json"
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        kept = there["split"], there["weights"]["sha256"], there["thresholds"]["rule"]
+        file, posters = there["weights"]["file"], f"{there['posters']:,}"
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return ""  # none, or none that is whole
+    if kept == (split, run.sha256, thresholds.rule):
+        return ""
+    file += "" if kept[1] == run.sha256 or file != run.weights.name else " as it was then"
+    return f"{file} on {posters} {kept[0]} posters, thresholds: {kept[2]}"
+
+
+def check_replaced(
+    run: FinishedRun,
+    split: str,  # valid or test
+    thresholds: Thresholds,
+) -> None:
+    "`ConfigError` where writing an evaluation would replace one of something else."
+    if there := replaced_evaluation(run, split, thresholds):
+        raise ConfigError(
+            f"`overwrite`: runs/{run.folder.name} holds an evaluation of something else already ({there}), and its "
+            "evaluation.json, MODEL_CARD.md and report.html were kept. Give `overwrite: true` to replace them, or move "
+            "them elsewhere first."
+        )
+
+
+def is_watched() -> bool:
+    "Whether somebody runs this notebook by hand, so that a sentence is read; a job says that nobody can be asked."
+    return bool(getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False))
+
 # %% ../nbs/27_evaluate.ipynb #2e62e93e
 @dataclass(frozen=True)
 class Evaluated:
@@ -540,12 +580,36 @@ def title_of(
     )
 
 
+def export_note(
+    run: FinishedRun,
+    thresholds: np.ndarray,  # (genres,)
+) -> str:
+    "A sentence where the run's model.ts is of other weights, or carries thresholds that read differently; else empty."
+    try:
+        export = json.loads((run.folder / "export.json").read_text(encoding="utf-8"))
+        made_from, carried = export["made_from"], export["thresholds"]
+        chosen = export["postergenre"]["thresholds_are"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return ""
+    if made_from["sha256"] != run.sha256:
+        return f"model.ts is not of these weights but of {made_from['weights']}: its figures and thresholds are others."
+    same = [abs(carried.get(genre, -1) - value) < 5e-5 for genre, value in zip(run.genres, thresholds, strict=True)]
+    if all(same):  # to the four digits of the card
+        return ""
+    return (
+        f"model.ts carries other thresholds: those of {same.count(False)} of {len(same)} genres are not the ones shown "
+        f"here (it has: {chosen}). Where the ones shown are to be used, keep them (`write_thresholds: true`, or Save "
+        "thresholds on the page of nbs/evaluate.ipynb) and run nbs/to_torchscript.ipynb again."
+    )
+
+
 def reading_notes(
     run: FinishedRun,
     shown: Scored,
     thresholds: Thresholds,
 ) -> list[str]:
     "Sentences on what must be known to read the figures."
+    export = export_note(run, thresholds.values)
     flattering = (
         "The checkpoint was chosen on these posters, and thresholds are tuned on them: test posters flatter less."
     )
@@ -554,6 +618,7 @@ def reading_notes(
         f"Thresholds: {thresholds.rule}.",
         *thresholds.notes,
         *([flattering] if shown.split == "valid" else []),
+        *([export] if export else []),
     ]
 
 # %% ../nbs/27_evaluate.ipynb #6c8a9f34
@@ -620,6 +685,8 @@ def evaluate_run(
         thresholds = stored_thresholds(run)
     else:
         thresholds = choose_thresholds(valid, run.genres, params.threshold_rule, params.wanted_precision, enough)
+    if not (params.overwrite or is_watched()):
+        check_replaced(run, params.split, thresholds)
     if params.write_thresholds:
         print(save_thresholds(run, thresholds))
     table = genre_figures(shown, run.genres, thresholds.values, enough)
@@ -870,11 +937,16 @@ def model_card(
 # %% ../nbs/27_evaluate.ipynb #f9df4298
 def write_evaluation(
     evaluated: Evaluated,
+    overwrite: bool = False,  # also an evaluation of something else that is there
 ) -> list[Path]:
-    "Writes report.html, MODEL_CARD.md and, last, evaluation.json into the run's folder; returns their paths."
+    """Writes report.html, MODEL_CARD.md and, last, evaluation.json into the run's folder; returns their paths.
+
+    `ConfigError` where an evaluation of something else is there and is not to be replaced."""
     folder, facts = evaluated.run.folder, evaluation_facts(evaluated)
     texts = {"report.html": report_html(evaluated), "MODEL_CARD.md": model_card(evaluated)}
     with lock_run(folder):
+        if not overwrite:
+            check_replaced(evaluated.run, evaluated.shown.split, evaluated.thresholds)
         for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             leftover.unlink()
         (folder / "evaluation.json").unlink(missing_ok=True)
@@ -883,6 +955,20 @@ def write_evaluation(
                 unfinished.write_text(text, encoding="utf-8")
         write_json(folder / "evaluation.json", facts)
     return [folder / name for name in (*texts, "evaluation.json")]
+
+
+def write_or_keep(
+    evaluated: Evaluated,
+    overwrite: bool = False,  # also an evaluation of something else that is there
+) -> str:
+    "Writes the three files and names them; where that is refused and somebody reads it, says why instead."
+    try:
+        paths = write_evaluation(evaluated, overwrite)
+    except ConfigError as error:
+        if not is_watched():
+            raise
+        return f"Nothing was written: {error}"
+    return "\n".join(f"runs/{path.parent.name}/{path.name}" for path in paths)
 
 # %% ../nbs/27_evaluate.ipynb #459aa000
 class ThresholdCounts:
