@@ -9,10 +9,10 @@ __all__ = ['MOST_GENRES', 'FEWEST', 'STYLE', 'REPORT', 'LIMITS', 'STOPS', 'STEP'
            'plot_precision_recall', 'plot_calibration', 'surest_mistakes', 'plot_mistakes', 'fitted_images',
            'surest_hits', 'cam_choice', 'plot_cams', 'plot_mean_maps', 'stops_at_most', 'missing_genres',
            'replaced_evaluation', 'check_replaced', 'is_watched', 'Evaluated', 'title_of', 'export_note',
-           'reading_notes', 'cam_pictures', 'draw_pictures', 'evaluate_run', 'plain_rows', 'evaluation_facts',
-           'report_html', 'card_front', 'card_tables', 'model_card', 'write_evaluation', 'write_or_keep',
-           'ThresholdCounts', 'ThresholdFigure', 'data_address', 'small_picture', 'picture_cell', 'picture_row',
-           'EvaluationControls', 'ThresholdControls', 'MistakesControls', 'EvaluationPage']
+           'reading_notes', 'cam_pictures', 'draw_pictures', 'score_run', 'with_pictures', 'evaluate_run', 'plain_rows',
+           'evaluation_facts', 'report_html', 'card_front', 'card_tables', 'model_card', 'write_evaluation',
+           'write_or_keep', 'ThresholdCounts', 'ThresholdFigure', 'data_address', 'small_picture', 'picture_cell',
+           'picture_row', 'EvaluationControls', 'ThresholdControls', 'MistakesControls', 'EvaluationPage']
 
 # %% ../nbs/27_evaluate.ipynb #30c22ba7
 import base64
@@ -22,7 +22,7 @@ import html
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -636,12 +636,14 @@ def cam_pictures(
         images = fitted_images(run, shown.split, rows)
         cams = grad_cam(run.model, images, columns)
         titles = [f"{run.genres[column]} {shown.scores[row, column]:.2f}" for row, column in pairs]
-        surest = [pair for hits in surest_hits(shown, 16) for pair in hits]
-        rows, columns = zip(*surest, strict=True)
-        means = mean_maps(grad_cam(run.model, fitted_images(run, shown.split, rows), columns), columns)
+        means, posters = {}, {}
+        for hits in filter(None, surest_hits(shown, 16)):  # genre by genre, so that few pictures are held at a time
+            rows, columns = zip(*hits, strict=True)
+            means |= mean_maps(grad_cam(run.model, fitted_images(run, shown.split, rows), columns), columns)
+            posters[columns[0]] = len(rows)
     except ConfigError as error:  # no convolutional network, or one position only
         return {}, [str(error)]
-    names = {column: f"{run.genres[column]} ({columns.count(column)})" for column in means}
+    names = {column: f"{run.genres[column]} ({posters[column]})" for column in means}
     return {
         "Grad-CAM: where the network saw the genre": compact(plot_cams(images, cams, titles), 128).data,
         "Grad-CAM on average over the posters of a genre that score highest": compact(
@@ -673,13 +675,17 @@ def draw_pictures(
     return {title: compact(figure, 128).data for title, figure in figures.items()}
 
 # %% ../nbs/27_evaluate.ipynb #392c51db
-def evaluate_run(
+def score_run(
     params: EvaluateParams,
 ) -> Evaluated:
-    "Evaluates one model of a finished run, and keeps the thresholds in it if asked to; `ConfigError` where it cannot."
+    """Evaluates one model of a finished run without pictures, and keeps the thresholds in it if asked to.
+
+    `ConfigError` where it cannot, and in a job where an evaluation of something else would be replaced."""
     run = open_finished(params.experiment_name, params.weights)
     valid = scores_of_split(run, "valid")
     shown = valid if params.split == "valid" else scores_of_split(run, params.split)
+    if params.n_cam:
+        cam_choice(shown, params.n_cam, params.cam_ids)  # an unknown Id is told at once
     enough = run.params.min_positives
     if params.threshold_rule == "stored":
         thresholds = stored_thresholds(run)
@@ -689,27 +695,41 @@ def evaluate_run(
         check_replaced(run, params.split, thresholds)
     if params.write_thresholds:
         print(save_thresholds(run, thresholds))
-    table = genre_figures(shown, run.genres, thresholds.values, enough)
-    pictures = draw_pictures(run, shown, thresholds.values, table, params.n_mistakes)
-    cams, told_why = cam_pictures(run, shown, params)
     missing = missing_genres(shown, valid, run.genres)
-    missing = missing if stops_at_most(run) else missing.iloc[:0]
-    if len(missing) and params.n_mistakes:
-        few = missing.head(params.n_mistakes)
-        pairs = [(row, run.genres.index(genre)) for row, genre in zip(few["row"], few["missing"], strict=True)]
-        figure = plot_mistakes(shown, pairs, run.genres, thresholds.values)
-        pictures["Posters that probably lack a genre, which stands above them"] = compact(figure, 128).data
     return Evaluated(
         run=run,
         valid=valid,
         shown=shown,
         thresholds=thresholds,
         metrics=all_figures(shown, run.genres, thresholds.values, enough),
-        table=table,
-        missing=missing,
-        pictures=pictures | cams,
-        notes=reading_notes(run, shown, thresholds) + told_why,
+        table=genre_figures(shown, run.genres, thresholds.values, enough),
+        missing=missing if stops_at_most(run) else missing.iloc[:0],
+        pictures={},
+        notes=reading_notes(run, shown, thresholds),
     )
+
+
+def with_pictures(
+    evaluated: Evaluated,  # from `score_run`
+    params: EvaluateParams,
+) -> Evaluated:
+    "The same with its pictures, and a sentence where there can be no Grad-CAM."
+    run, shown, thresholds = evaluated.run, evaluated.shown, evaluated.thresholds.values
+    pictures = draw_pictures(run, shown, thresholds, evaluated.table, params.n_mistakes)
+    if len(evaluated.missing) and params.n_mistakes:
+        few = evaluated.missing.head(params.n_mistakes)
+        pairs = [(row, run.genres.index(genre)) for row, genre in zip(few["row"], few["missing"], strict=True)]
+        figure = plot_mistakes(shown, pairs, run.genres, thresholds)
+        pictures["Posters that probably lack a genre, which stands above them"] = compact(figure, 128).data
+    cams, told_why = cam_pictures(run, shown, params)
+    return replace(evaluated, pictures=pictures | cams, notes=evaluated.notes + told_why)
+
+
+def evaluate_run(
+    params: EvaluateParams,
+) -> Evaluated:
+    "Evaluates one model of a finished run, with pictures; `ConfigError` as `score_run`."
+    return with_pictures(score_run(params), params)
 
 # %% ../nbs/27_evaluate.ipynb #24ba4ea1
 def plain_rows(
