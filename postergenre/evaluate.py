@@ -6,13 +6,14 @@
 __all__ = ['MOST_GENRES', 'FEWEST', 'STYLE', 'REPORT', 'LIMITS', 'STOPS', 'STEP', 'FinishedRun', 'open_finished', 'Scored',
            'score_anew', 'stored_scores', 'scores_of_split', 'Thresholds', 'choose_thresholds', 'stored_thresholds',
            'save_thresholds', 'calibration_error', 'genre_figures', 'all_figures', 'genre_panels',
-           'plot_precision_recall', 'plot_calibration', 'surest_mistakes', 'plot_mistakes', 'fitted_images',
-           'surest_hits', 'cam_choice', 'plot_cams', 'plot_mean_maps', 'stops_at_most', 'missing_genres',
-           'replaced_evaluation', 'check_replaced', 'is_watched', 'Evaluated', 'title_of', 'export_note',
-           'reading_notes', 'cam_pictures', 'draw_pictures', 'score_run', 'with_pictures', 'evaluate_run', 'plain_rows',
-           'evaluation_facts', 'report_html', 'card_front', 'card_tables', 'model_card', 'write_evaluation',
-           'write_or_keep', 'ThresholdCounts', 'ThresholdFigure', 'data_address', 'small_picture', 'picture_cell',
-           'picture_row', 'EvaluationControls', 'ThresholdControls', 'MistakesControls', 'EvaluationPage']
+           'plot_precision_recall', 'plot_calibration', 'photo', 'picture_type', 'surest_mistakes', 'plot_mistakes',
+           'fitted_images', 'surest_hits', 'cam_choice', 'plot_cams', 'plot_mean_maps', 'stops_at_most',
+           'missing_genres', 'replaced_evaluation', 'check_replaced', 'is_watched', 'Evaluated', 'title_of',
+           'export_note', 'reading_notes', 'cam_pictures', 'draw_pictures', 'score_run', 'with_pictures',
+           'evaluate_run', 'plain_rows', 'evaluation_facts', 'report_html', 'card_front', 'card_tables', 'model_card',
+           'write_evaluation', 'write_or_keep', 'ThresholdCounts', 'ThresholdFigure', 'data_address', 'small_picture',
+           'picture_cell', 'picture_row', 'EvaluationControls', 'ThresholdControls', 'MistakesControls',
+           'EvaluationPage']
 
 # %% ../nbs/27_evaluate.ipynb #30c22ba7
 import base64
@@ -32,6 +33,7 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython import get_ipython
+from IPython.display import Image as DisplayedImage
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -373,6 +375,23 @@ def plot_calibration(
     figure.supylabel("share with the genre", fontsize=10)
     return figure
 
+# %% ../nbs/27_evaluate.ipynb #ef598b41
+def photo(
+    figure: Figure,  # with posters or maps in it
+    quality: int = 85,  # 1 to 95
+) -> DisplayedImage:
+    "The figure as a JPEG, with all its colours."
+    content = io.BytesIO()
+    figure.savefig(content, format="jpeg", pil_kwargs={"quality": quality, "optimize": True})
+    return DisplayedImage(content.getvalue(), format="jpeg")
+
+
+def picture_type(
+    data: bytes,  # from `compact` or `photo`
+) -> str:
+    "Its media type, for an address in a page."
+    return "image/jpeg" if data.startswith(b"\xff\xd8") else "image/png"
+
 # %% ../nbs/27_evaluate.ipynb #6c498b15
 def surest_mistakes(
     scored: Scored,
@@ -562,7 +581,7 @@ class Evaluated:
     metrics: pd.DataFrame  # from `all_figures`
     table: pd.DataFrame  # from `genre_figures`
     missing: pd.DataFrame  # from `missing_genres`
-    pictures: dict[str, bytes]  # PNG by title
+    pictures: dict[str, bytes]  # PNG or JPEG by title
     notes: list[str]  # sentences on what must be known to read the figures
 
     def __str__(self) -> str:
@@ -627,7 +646,7 @@ def cam_pictures(
     shown: Scored,
     params: EvaluateParams,
 ) -> tuple[dict[str, bytes], list[str]]:
-    "Grad-CAM of chosen posters and its mean by genre as PNG by title, and a sentence where there can be none."
+    "Grad-CAM of chosen posters and its mean by genre as JPEG by title, and a sentence where there can be none."
     pairs = cam_choice(shown, params.n_cam, params.cam_ids) if params.n_cam else []
     if not pairs:
         return {}, []
@@ -645,10 +664,8 @@ def cam_pictures(
         return {}, [str(error)]
     names = {column: f"{run.genres[column]} ({posters[column]})" for column in means}
     return {
-        "Grad-CAM: where the network saw the genre": compact(plot_cams(images, cams, titles), 128).data,
-        "Grad-CAM on average over the posters of a genre that score highest": compact(
-            plot_mean_maps(means, names), 64
-        ).data,
+        "Grad-CAM: where the network saw the genre": photo(plot_cams(images, cams, titles)).data,
+        "Grad-CAM on average over the posters of a genre that score highest": photo(plot_mean_maps(means, names)).data,
     }, []
 
 
@@ -659,7 +676,7 @@ def draw_pictures(
     table: pd.DataFrame,  # from `genre_figures`
     n_mistakes: int,  # in each grid
 ) -> dict[str, bytes]:
-    "PNG by title: AP, curves, calibration and the surest mistakes."
+    "PNG or JPEG by title: AP, curves, calibration and the surest mistakes."
     figures = {
         "Average precision of each genre": plot_genre_table(table),
         "Precision over recall, the AP in the title; the dot is at the threshold": plot_precision_recall(
@@ -672,7 +689,8 @@ def draw_pictures(
     for kind, title in (("false alarm", "The surest false alarms"), ("missed", "The surest misses")):
         if pairs := surest_mistakes(shown, thresholds, kind, n_mistakes):
             figures[title] = plot_mistakes(shown, pairs, run.genres, thresholds)
-    return {title: compact(figure, 128).data for title, figure in figures.items()}
+    posters = ("The surest false alarms", "The surest misses")
+    return {title: (photo(f) if title in posters else compact(f, 128)).data for title, f in figures.items()}
 
 # %% ../nbs/27_evaluate.ipynb #392c51db
 def score_run(
@@ -720,7 +738,7 @@ def with_pictures(
         few = evaluated.missing.head(params.n_mistakes)
         pairs = [(row, run.genres.index(genre)) for row, genre in zip(few["row"], few["missing"], strict=True)]
         figure = plot_mistakes(shown, pairs, run.genres, thresholds)
-        pictures["Posters that probably lack a genre, which stands above them"] = compact(figure, 128).data
+        pictures["Posters that probably lack a genre, which stands above them"] = photo(figure).data
     cams, told_why = cam_pictures(run, shown, params)
     return replace(evaluated, pictures=pictures | cams, notes=evaluated.notes + told_why)
 
@@ -800,7 +818,7 @@ REPORT = """<!DOCTYPE html>
 put into ten bins by score, in each bin the share that has the genre is held against the mean score, and the differences
 are averaged, each bin counting by its posters.</p>
 {% for picture in pictures %}<h2>{{ picture.title }}</h2>
-<img alt="{{ picture.title }}" src="data:image/png;base64,{{ picture.data }}">
+<img alt="{{ picture.title }}" src="data:{{ picture.type }};base64,{{ picture.data }}">
 {% endfor %}<h2>Genres that are probably missing</h2>
 {% if missing %}<p>Posters with {{ most }} genres, which is as many as the data hold, and the genre that scores highest
 beyond them. Likely is the share that has this genre among validation posters with fewer genres that score at least as
@@ -838,7 +856,8 @@ def report_html(
             min_positives=run.params.min_positives,
             most=MOST_GENRES,
             pictures=[
-                {"title": title, "data": base64.b64encode(data).decode()} for title, data in evaluated.pictures.items()
+                {"title": title, "type": picture_type(data), "data": base64.b64encode(data).decode()}
+                for title, data in evaluated.pictures.items()
             ],
             **shown,
         )
