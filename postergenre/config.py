@@ -276,6 +276,7 @@ class EvaluateParams(Schema):
     n_mistakes: int = parameter(12, "most confident mistakes in a grid", "posters", ge=0, le=60)
     n_cam: int = parameter(6, "posters with a Grad-CAM overlay; 0: no Grad-CAM at all", "posters", ge=0, le=60)
     cam_ids: list[str] = parameter([], "posters with a Grad-CAM overlay by Id; none: the surest hits of each genre")
+    overwrite: Flag = parameter(False, "replace an evaluation of another split, weights or rule that is there")
 
 
 class TryParams(Schema):

@@ -68,7 +68,7 @@ def grad_cam(
     model: PosterClassifier,  # in any mode; left as it is
     images: torch.Tensor,  # (n, 3, height, width) uint8, fitted as in training
     columns: int | Sequence[int],  # of the logits: the genre asked for, one for all images or one for each
-    batch_size: int = 32,  # images a step
+    batch_size: int = 8,  # images a step; each keeps all its activations for the gradient
 ) -> np.ndarray:
     "(n, height, width) float32, 0 to 1: where the genre is seen; all 0 where nothing speaks for it; `ConfigError`."
     if images.ndim != 4 or not len(images):

@@ -11,11 +11,19 @@ def test_a_threshold_that_is_moved_changes_the_counts(lab, page, shots, chain):
     notebook = folder / "nbs" / "evaluate.ipynb"
     text = notebook.read_text(encoding="utf-8").replace('\\"smoke\\"', '\\"head\\"')
     notebook.write_text(text, encoding="utf-8")
+    started = time.monotonic()
     run_all(page, address, "evaluate.ipynb")
     counts = page.locator(".counts")
     counts.wait_for(timeout=120_000)
+    shown = time.monotonic() - started
+    page.wait_for_timeout(500)
+    page.screenshot(path=str(shots / "evaluate_first.png"))
+    assert not (chain / "head" / "evaluation.json").exists()  # the pictures come after it
     page.get_by_text("runs/head/evaluation.json").last.wait_for(state="attached", timeout=120_000)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000)
+    print(f"the page after {shown:.0f} s, everything after {time.monotonic() - started:.0f} s")
+    page.screenshot(path=str(shots / "evaluate_all.png"))
+    assert 0 < counts.bounding_box()["y"] < 1000  # at the lower edge of the view: nobody has to scroll up to find it
 
     def numbers() -> list[str]:
         "Threshold, predicted, hits, misses, false alarms, ..."

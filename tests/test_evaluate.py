@@ -61,9 +61,9 @@ def test_thresholds_never_look_at_test_data(evaluated, monkeypatch):
     monkeypatch.setattr(evaluate, "scores_of_split", turned_round)
     for rule in ("f1", "precision"):
         monkeypatch.setattr(evaluate, "scores_of_split", plain)
-        before = evaluate.evaluate_run(asked(split="test", threshold_rule=rule))
+        before = evaluate.evaluate_run(asked(split="test", threshold_rule=rule, overwrite=True))
         monkeypatch.setattr(evaluate, "scores_of_split", turned_round)
-        after = evaluate.evaluate_run(asked(split="test", threshold_rule=rule))
+        after = evaluate.evaluate_run(asked(split="test", threshold_rule=rule, overwrite=True))
         assert np.array_equal(before.thresholds.values, after.thresholds.values)
         assert before.metrics.loc["macro_f1", "value"] != after.metrics.loc["macro_f1", "value"]  # they did turn round
     with pytest.raises(ValueError, match="these are test posters"):
@@ -122,7 +122,7 @@ def test_only_data_that_stop_at_three_genres_are_said_to(evaluated):
 
 
 def test_the_next_export_carries_the_thresholds(trained, evaluated):
-    from postergenre.evaluate import Thresholds, evaluate_run, save_thresholds
+    from postergenre.evaluate import Thresholds, evaluate_run, model_card, report_html, save_thresholds
     from postergenre.predict import load_predictor
     from postergenre.torchscript import export_run, read_notes
 
@@ -138,9 +138,14 @@ def test_the_next_export_carries_the_thresholds(trained, evaluated):
         assert list(notes["thresholds"].values()) == values.tolist() and notes["genres"] == evaluated.run.genres
         assert notes["postergenre"]["thresholds_are"] == "moved by hand"
     assert first.summary["thresholds"] != second.summary["thresholds"]
-    assert np.array_equal(evaluate_run(asked(threshold_rule="stored")).thresholds.values, values)
+    assert np.array_equal(evaluate_run(asked(threshold_rule="stored", overwrite=True)).thresholds.values, values)
     assert "hold other" not in save_thresholds(evaluated.run, Thresholds(values, "moved by hand"))
     assert load_predictor(evaluated.run.weights).thresholds.tolist() == evaluated.run.meta["thresholds"]  # as trained
+    assert not any("model.ts" in note for note in evaluate_run(asked(threshold_rule="stored", overwrite=True)).notes)
+    tuned = evaluate_run(asked(overwrite=True))
+    for text in (model_card(tuned), report_html(tuned)):
+        assert f"model.ts carries other thresholds: those of {len(values)} of {len(values)} genres" in text
+        assert "it has: moved by hand" in text and "run nbs/to_torchscript.ipynb again" in text
     (second.folder / "thresholds.json").unlink()
 
 
@@ -154,7 +159,7 @@ def test_what_is_written_stands_alone_and_is_escaped(evaluated):
         assert "<script" not in texts[name] and "&lt;script&gt;alert(1)&lt;/script&gt;" in texts[name], name
         assert evaluated.run.params.root_path not in texts[name]
     report = texts["report.html"]
-    assert "src=" in report and report.count("src=") == report.count('src="data:image/png;base64,')
+    assert "src=" in report and report.count("src=") == report.count('src="data:image/')
     assert not any(word in report.lower() for word in ("http:", "https:", "<link", "@import", "url("))
     facts = json.loads(texts["evaluation.json"])
     assert facts["split"] == "test" and facts["posters"] == len(evaluated.shown.ids)
@@ -186,6 +191,60 @@ def test_a_killed_job_leaves_no_half_file(evaluated):
     assert all((folder / name).read_bytes() == before[name] for name in ("report.html", "MODEL_CARD.md"))
     write_evaluation(evaluated)
     assert (folder / "evaluation.json").read_bytes() == before["evaluation.json"] and not list(folder.glob(".*.tmp"))
+
+
+def test_an_evaluation_of_something_else_is_kept_unless_asked(evaluated):
+    from postergenre.evaluate import evaluate_run, write_evaluation, write_or_keep
+
+    before = {path: path.read_bytes() for path in write_evaluation(evaluated, overwrite=True)}  # of test posters
+    with pytest.raises(ConfigError, match=r"model\.best\.pth on \d+ test posters.*`overwrite: true`"):
+        evaluate_run(asked(split="valid", write_thresholds=True))
+    assert not (evaluated.run.folder / "thresholds.json").exists()
+    on_valid = evaluate_run(asked(split="valid", overwrite=True))
+    other_rule = dataclasses.replace(
+        evaluated, thresholds=dataclasses.replace(evaluated.thresholds, rule="moved by hand")
+    )
+    other_weights = dataclasses.replace(evaluated, run=dataclasses.replace(evaluated.run, sha256="0" * 64))
+    for other in (on_valid, other_rule, other_weights):
+        with pytest.raises(ConfigError, match=r"MODEL_CARD\.md and report\.html were kept"):
+            write_evaluation(other)
+        with pytest.raises(ConfigError, match="were kept"):
+            write_or_keep(other)  # nobody would read a sentence
+    assert all(path.read_bytes() == content for path, content in before.items())
+    write_or_keep(on_valid, overwrite=True)
+    assert json.loads((evaluated.run.folder / "evaluation.json").read_text())["split"] == "valid"
+    write_evaluation(evaluated, overwrite=True)
+
+
+def test_the_job_refuses_and_the_page_keeps(evaluated):
+    "The notebook's last cell as papermill runs it, in a kernel that can ask nobody, and as JupyterLab does."
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    from postergenre.evaluate import write_evaluation
+
+    before = {path: path.read_bytes() for path in write_evaluation(evaluated, overwrite=True)}
+    source = (
+        "from postergenre.config import EvaluateParams\n"
+        "from postergenre.evaluate import evaluate_run, write_or_keep\n"
+        "params = EvaluateParams(experiment_name='tiny', n_cam=0, n_mistakes=0)\n"
+        "print(write_or_keep(evaluate_run(params)))"
+    )
+
+    class Lab(NotebookClient):
+        "A client through which somebody can be asked."
+
+        async def async_start_new_kernel_client(self):
+            client = await super().async_start_new_kernel_client()
+            client.allow_stdin = True
+            return client
+
+    with pytest.raises(CellExecutionError, match="to replace them"):
+        NotebookClient(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])).execute()
+    shown = Lab(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])).execute()
+    assert "Nothing was written" in shown.cells[0].outputs[-1]["text"]
+    assert all(path.read_bytes() == content for path, content in before.items())
 
 
 def test_a_run_that_cannot_be_evaluated_is_told_so(evaluated):
