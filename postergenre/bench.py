@@ -6,8 +6,8 @@
 __all__ = ['AUGMENTATION', 'OWN', 'NO_PEERS', 'LABELS', 'TARGETS', 'FP32_DIFFERENCE', 'START', 'bench_data', 'prepare_work',
            'FirstStep', 'own_run', 'own_head', 'own_finetune', 'own_predict', 'limit_finetune', 'limit_predict',
            'limit_decode', 'do_own', 'command_of', 'measure', 'stamp_of', 'open_bench', 'plan_of_bench', 'run_bench',
-           'processor', 'spread', 'ratio_table', 'plot_bench', 'stages_table', 'condition_of', 'targets_table',
-           'write_results']
+           'measure_all', 'processor', 'spread', 'ratio_table', 'plot_bench', 'stages_table', 'condition_of',
+           'targets_table', 'write_results']
 
 # %% ../nbs/23_bench.ipynb #e8669c9f
 import dataclasses
@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ from .paths import project_root, resolve_path, runs_path, write_json, write_whol
 from .peers import Work, read_work
 from .report import markdown, replace_part
 from .torchscript import export_notes, torchscript_file
-from .training import fit, prepare, release, seed_epoch, train_epoch
+from .training import clear_run, fit, lock_run, prepare, release, seed_epoch, train_epoch
 
 # %% ../nbs/23_bench.ipynb #3ca3d259
 AUGMENTATION = {  # the recipe `light`, in words that every framework has an equivalent for
@@ -365,12 +366,13 @@ def measure(
     job: str,
     repeat: int,
     folder: Path,  # runs/<experiment_name>
+    sitting: str,  # a name of this run of the benchmark
 ) -> dict[str, Any]:
     "One job in a process of its own, or what it gave before; raises `RuntimeError`."
     place = folder / "results" / f"{job}_{contender}_{repeat}"
     kept = place / "measured.json"
     if kept.is_file():
-        return {**json.loads(kept.read_text(encoding="utf-8")), "earlier": True}
+        return json.loads(kept.read_text(encoding="utf-8"))
     shutil.rmtree(place, ignore_errors=True)  # of a process that was stopped: what it had done would not be timed
     place.mkdir(parents=True)
     result = place / "result.json"
@@ -390,9 +392,9 @@ def measure(
     found["wall_seconds"] = found.get("total_seconds") or ended - started
     if found.get("first_step"):
         found["start_seconds"] = found.pop("first_step") - started
-    found["repeat"] = repeat
+    found |= {"repeat": repeat, "sitting": sitting}
     write_json(kept, found)
-    return {**found, "earlier": False}
+    return found
 
 # %% ../nbs/23_bench.ipynb #68a61eb7
 def stamp_of(
@@ -410,20 +412,21 @@ def stamp_of(
 def open_bench(
     params: BenchParams,
 ) -> Path:
-    "The folder of the benchmark, empty or with results of the same stamp; raises `ConfigError`."
+    "The folder of the benchmark, locked, empty or with results of the same stamp; raises `ConfigError`."
     folder, stamp = runs_path() / params.experiment_name, stamp_of(params)
     file = folder / "stamp.json"
+    if not file.is_file() and any(entry.name != ".lock" for entry in folder.iterdir()):
+        raise ConfigError(f"`experiment_name`: runs/{folder.name} holds something that is no benchmark. Give another.")
     before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     changed = [f"{name} was {before.get(name)!r}, now {value!r}" for name, value in stamp.items()
                if before.get(name) != value]  # fmt: skip
-    if folder.exists() and any(folder.iterdir()) and changed:
+    if before and changed:
         if not params.overwrite:
             raise ConfigError(
                 f"`experiment_name`: runs/{folder.name} holds results that cannot stand beside new ones: "
                 f"{'; '.join(changed)}. Give another experiment_name, or `overwrite: true`."
             )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+        clear_run(folder)
     write_json(file, stamp)
     return folder
 
@@ -458,16 +461,27 @@ def run_bench(
     params: BenchParams,
 ) -> pd.DataFrame:
     "Every contender, job and repeat, in turn: a row each, also in `bench.csv`; raises `ConfigError`, `RuntimeError`."
-    folder = open_bench(params)
-    plan = plan_of_bench(params, folder)
+    lock = lock_run(runs_path() / params.experiment_name, patience=1)
+    try:
+        return measure_all(params, open_bench(params))
+    finally:
+        release(lock)
+
+
+def measure_all(
+    params: BenchParams,
+    folder: Path,  # from `open_bench`
+) -> pd.DataFrame:
+    "What `run_bench` returns."
+    plan, sitting = plan_of_bench(params, folder), uuid.uuid4().hex[:8]
     work = prepare_work(params, folder / "work")
     genres = json.loads((work.folder / "work.json").read_text(encoding="utf-8"))["genres"]
     rows = []
     for job, contender, repeat in plan:
-        found = measure(params, contender, job, repeat, folder)
+        found = measure(params, contender, job, repeat, folder, sitting)
         row = {"job": job, "contender": contender, "repeat": repeat}
         row |= {name: found.get(name) for name in ("wall_seconds", "posters_per_second", "start_seconds", "stages")}
-        row |= {name: found.get(name) for name in ("max_difference_to_fp32", "earlier")}
+        row |= {name: found.get(name) for name in ("max_difference_to_fp32", "sitting")}
         row["precision"] = {"bf16": "bf16", "fp16": "fp16"}.get(found.get("precision") or found.get("amp"), "fp32")
         if job == "head":
             scores = np.load(folder / "results" / f"{job}_{contender}_{repeat}" / "valid_scores.npy")
@@ -581,6 +595,8 @@ def condition_of(
 ) -> tuple[str, bool]:
     "What must be true for a speed to count, in words with the figures, and whether it is."
     own = part[part["contender"] == "postergenre"]
+    if part["sitting"].nunique() > 1:
+        return "both sides were measured in one run", False
     if job == "head":
         ours, theirs = own["macro_ap"].mean(), part.loc[part["contender"] == against, "macro_ap"].mean()
         return f"macro AP {ours:.3f} is no less than {theirs:.3f}", bool(ours >= theirs)
@@ -632,15 +648,17 @@ def write_results(
 ) -> None:
     "Writes `bench.md`, and puts it into the README where one is given."
     work = read_work(runs_path() / params.experiment_name / "work")
-    sittings = "several runs" if table["earlier"].any() else "one run"
-    text = (
+    sittings = "one run" if table["sitting"].nunique() == 1 else "several runs"
+    words = [
         f"Measured in {sittings} on {processor()}: {len(work.paths('train')):,} posters to train on and "
         f"{len(work.paths('valid')):,} to validate, {work.img_size[0]} x {work.img_size[1]} pixels, batches of "
         f"{work.batch_size}; medians, with lowest and highest where there are repeats (head stage: "
-        f"{params.head_repeats}, else {params.repeats}). Of a fine-tuning epoch, the second one counts; `compiled` "
-        "counts both, with the time to compile. The limit is this project's own step, in its precision.\n\n"
-        f"{markdown(ratios)}"
-    )
+        f"{params.head_repeats}, else {params.repeats}). Of a fine-tuning epoch, the second one counts.",
+        "The limit is this project's own step, in its precision.",
+    ]
+    if "compiled" in set(table["contender"]):
+        words.insert(1, "`compiled` counts both, with the time to compile.")
+    text = f"{' '.join(words)}\n\n{markdown(ratios)}"
     if len(targets):
         beside = "Times faster, or the share of the limit, beside what was aimed at:"
         text += f"\n\n{beside}\n\n{markdown(targets.set_index('job'))}"

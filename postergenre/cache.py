@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LAYOUT', 'GREY', 'FITTED', 'announced', 'CacheError', 'Rows', 'RowWriter', 'write_rows', 'size_of',
-           'remove_leftovers', 'make_room', 'cached_rows', 'load_patiently', 'stamps_of', 'posters_name',
-           'CachedPosters', 'cached_posters']
+           'remove_leftovers', 'make_room', 'read_through', 'cached_rows', 'load_patiently', 'stamps_of',
+           'posters_name', 'CachedPosters', 'cached_posters']
 
 # %% ../nbs/05_cache.ipynb #51549a7d
 import contextlib
@@ -110,10 +110,9 @@ class Rows:
         self._checked[row] = True
         return np.frombuffer(bytearray(content), dtype=self.dtype).reshape(self.shape[1:])
 
-    def check(self) -> None:
-        "Reads every row; `CacheError` where one is not what was written."
-        for row in range(len(self)):
-            self[row]
+    def last(self) -> bool:
+        "Whether later runs may have the rows, or what was made of them: all was there, and nobody found one damaged."
+        return self.lasting and (self.folder / "index.json").exists()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_file", "_checked")}
@@ -221,6 +220,14 @@ def make_room(
         raise CacheError(f"it would take {wanted / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB free")
 
 # %% ../nbs/05_cache.ipynb #56e38c65
+def read_through(
+    rows: Rows,
+) -> None:
+    "Reads every row; `CacheError` where one is not what was written."
+    for row in range(len(rows)):
+        rows[row]
+
+
 def cached_rows(
     folder: Path,  # of the cache
     name: str,  # of the entry: says what it holds, and ends in a hash of all that its content depends on
@@ -244,7 +251,7 @@ def cached_rows(
                     if not rows.lasting:
                         raise CacheError(f"{name} was made for one run alone")
                     if checked:
-                        rows.check()
+                        read_through(rows)
                     os.utime(place / "index.json")
                     return rows
                 except CacheError as error:

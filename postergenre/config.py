@@ -129,7 +129,7 @@ class InputParams(Schema):
     )
     num_workers: int | None = parameter(None, "loader processes; none: chosen for the machine", "processes", ge=0)
     cache: Flag = parameter(True, "decode posters once, and keep them on disk for later epochs, stages and runs")
-    cache_path: str | None = parameter(None, "folder of the cache; none: runs/cache", min_length=1)
+    cache_path: str | None = parameter(None, "where the cache gets a folder of its own; none: runs/cache", min_length=1)
     cache_limit: Number = parameter(20.0, "what the cache may take; what was used longest ago goes first", "GB", gt=0)
     feature_views: int = parameter(
         2, "stored views of a poster while only the head learns; 0: none are stored", "views", ge=0

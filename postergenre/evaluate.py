@@ -282,7 +282,10 @@ def save_thresholds(
                 f"{run.weights.name} of runs/{run.folder.name} is not what it was when this page was opened. Run the "
                 "page again: thresholds belong to the weights that they were tuned on."
             )
-        replaced = read_thresholds(run.folder)
+        try:
+            replaced = read_thresholds(run.folder)
+        except ConfigError:
+            replaced = {"rule": "what could not be read"}
         write_json(run.folder / "thresholds.json", chosen)
     words = f"Thresholds saved to runs/{run.folder.name}/thresholds.json. The next export carries them."
     if chosen_weights(run.folder, "auto") != run.weights:
@@ -1091,7 +1094,7 @@ def write_or_keep(
     except ConfigError as error:
         if not is_watched():
             raise
-        return f"Nothing was written: {error}"
+        return f"None of the three files was written: {error}"
     return "\n".join(f"runs/{path.parent.name}/{path.name}" for path in paths)
 
 # %% ../nbs/27_evaluate.ipynb #24b30c25

@@ -11,7 +11,7 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -200,7 +200,7 @@ def stored_features(
     limit: int,  # bytes that the cache may take
     batch_size: int = 64,  # pictures a batch
     num_workers: int | None = None,
-    lasting: bool = True,  # false: pictures may be missing in part, so no later run may have these features
+    lasting: Callable[[], bool] = lambda: True,  # asked at the end: may later runs have them, or was a picture lost
 ) -> StoredFeatures | None:
     "The features, computed where they are not there yet; `None`, and why, where they cannot be kept."
     settings = {**settings, "precision": accelerator.mixed_precision, "device": accelerator.device.type}
@@ -211,7 +211,7 @@ def stored_features(
 
         def fill(writer: RowWriter, dataset: PosterDataset = dataset, n_views: int = n_views) -> None:
             write_features(writer, model, dataset, n_views, accelerator, batch_size, num_workers)
-            writer.lasting = lasting
+            writer.lasting = lasting()
 
         what = f"features of {len(dataset):,} {kind} posters in {n_views} view{'s' * (n_views > 1)}"
         rows = cached_rows(folder, name, shape, np.float32, fill, limit, what, checked=True)

@@ -409,7 +409,7 @@ def stored_export(
     summary = json.loads((folder / "export.json").read_text(encoding="utf-8"))
     before = summary["made_from"]
     same_weights = all(before[name] == made_from[name] for name in ("weights", "sha256"))
-    if same_weights and summary["thresholds"] == thresholds:
+    if same_weights and summary["thresholds"] == thresholds and "weights_sha256" in summary["postergenre"]:
         return Export(folder, pd.DataFrame(summary["parity"]), summary)
     if before["asked_for"] == made_from["asked_for"]:
         return None

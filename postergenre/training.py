@@ -162,8 +162,8 @@ def open_run(
 def cache_folder(
     params: Params,
 ) -> Path:
-    "Where decoded posters and stored features are kept."
-    return resolve_path(params.cache_path) if params.cache_path else runs_path() / "cache"
+    "Where decoded posters and stored features are kept: a folder that holds nothing else, for it is tidied."
+    return resolve_path(params.cache_path) / "postergenre_cache" if params.cache_path else runs_path() / "cache"
 
 
 def posters_folder(
@@ -373,7 +373,7 @@ def features_for_head(
         int(params.cache_limit * 1e9),
         params.batch_size,
         params.num_workers,
-        lasting=decoded is not None and decoded.lasting,
+        lasting=decoded.last if decoded else lambda: False,
     )
     if stored and run.is_main:
         print(stored)

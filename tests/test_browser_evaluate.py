@@ -18,12 +18,12 @@ def test_a_threshold_that_is_moved_changes_the_counts(lab, page, shots, chain):
     shown = time.monotonic() - started
     page.wait_for_timeout(500)
     page.screenshot(path=str(shots / "evaluate_first.png"))
-    assert not (chain / "head" / "evaluation.json").exists()  # the pictures come after it
     page.get_by_text("runs/head/evaluation.json").last.wait_for(state="attached", timeout=120_000)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000)
     print(f"the page after {shown:.0f} s, everything after {time.monotonic() - started:.0f} s")
     page.screenshot(path=str(shots / "evaluate_all.png"))
-    assert 0 < counts.bounding_box()["y"] < 1000  # at the lower edge of the view: nobody has to scroll up to find it
+    assert 0 < counts.bounding_box()["y"] < 1000  # nobody has to scroll up, and at most one turn of the wheel down
+    assert page.locator(".widget-html").filter(has_text="The page answers as soon as").count() == 0
 
     def numbers() -> list[str]:
         "Threshold, predicted, hits, misses, false alarms, ..."

@@ -120,6 +120,16 @@ def test_a_picture_that_is_just_grey_is_no_fault(tmp_path):
     assert cache.cached_posters(tmp_path / "cache", [str(tmp_path / "grey.png")], (64, 48)).rows.lasting
 
 
+def test_a_cache_in_a_folder_of_other_things_leaves_them_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("RUNS_PATH", str(tmp_path / "runs"))
+    root = draw_demo_posters(tmp_path / "posters", 200)
+    values = {**SMALL, "root_path": str(root), "cache_path": str(root), "cache_limit": 0.003}
+    run = prepare(make_params({**values, "experiment_name": "beside"}))
+    release(run.lock)
+    assert run.data.posters.rows.folder.parent == root / "postergenre_cache"
+    assert len(list((root / "Images").iterdir())) == 200
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_picture_that_breaks_while_a_run_reads_it_does_not_stop_the_run(tmp_path, monkeypatch, kept):
     monkeypatch.setenv("RUNS_PATH", str(tmp_path / "runs"))

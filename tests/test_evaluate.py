@@ -109,6 +109,20 @@ def test_thresholds_of_weights_that_were_replaced_are_refused(evaluated, tmp_pat
     assert not (evaluated.run.folder / "thresholds.json").exists()
 
 
+def test_thresholds_that_cannot_be_read_are_replaced(evaluated):
+    from postergenre.evaluate import save_thresholds
+
+    file = evaluated.run.folder / "thresholds.json"
+    file.write_text("{")
+    try:
+        assert "replace those that were chosen by: what could not be read" in save_thresholds(
+            evaluated.run, evaluated.thresholds
+        )
+        assert "thresholds" in file.read_text()
+    finally:
+        file.unlink()
+
+
 def test_only_data_that_stop_at_three_genres_are_said_to(evaluated):
     from postergenre.evaluate import model_card, stops_at_most
 
@@ -243,7 +257,7 @@ def test_the_job_refuses_and_the_page_keeps(evaluated):
     with pytest.raises(CellExecutionError, match="to replace them"):
         NotebookClient(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])).execute()
     shown = Lab(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])).execute()
-    assert "Nothing was written" in shown.cells[0].outputs[-1]["text"]
+    assert "None of the three files was written" in shown.cells[0].outputs[-1]["text"]
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
