@@ -574,7 +574,7 @@ def stages_table(
         if len(mine):
             last = mine.iloc[-1]
             rows[LABELS[job]] = {"to the first step": last["start_seconds"], **last["stages"]}
-    return pd.DataFrame(rows).T.round(2)
+    return pd.DataFrame(rows).T.round(1).astype(object).fillna("").rename_axis("job")
 
 # %% ../nbs/23_bench.ipynb #7dae001a
 TARGETS = (  # job, against whom, times faster on the processor, and on a GPU
@@ -662,6 +662,9 @@ def write_results(
     if len(targets):
         beside = "Times faster, or the share of the limit, beside what was aimed at:"
         text += f"\n\n{beside}\n\n{markdown(targets.set_index('job'))}"
+    stages = stages_table(table)
+    if len(stages):
+        text += f"\n\nWhere the time of this project's own jobs goes, in seconds:\n\n{markdown(stages)}"
     with write_whole(runs_path() / params.experiment_name / "bench.md") as unfinished:
         unfinished.write_text(text + "\n", encoding="utf-8")
     if params.readme:

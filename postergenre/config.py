@@ -219,7 +219,7 @@ class PredictParams(Schema):
     images: str | None = parameter(None, "folder of pictures; none: demo posters", min_length=1)
     output: str = parameter("predictions.csv", "where the table is written", min_length=1)
     overwrite: Flag = parameter(False, "replace an output that exists")
-    batch_size: int = parameter(64, "of each step", "posters", ge=1)
+    batch_size: int | None = parameter(None, "of each step; none: chosen for the machine", "posters", ge=1)
     num_workers: int | None = parameter(None, "loader processes; none: chosen for the machine", "processes", ge=0)
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = parameter(
         "auto", "precision of the network; auto: bf16 where processor or GPU compute in it"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENDINGS', 'Predictor', 'find_model', 'Scorer', 'load_predictor', 'pictures_in', 'PictureFolder', 'printable',
-           'score_pictures', 'predictions_table', 'Predictions', 'check_output', 'demo_pictures', 'predict_folder',
-           'show_predictions']
+           'pictures_a_step', 'score_pictures', 'predictions_table', 'Predictions', 'check_output', 'demo_pictures',
+           'predict_folder', 'show_predictions']
 
 # %% ../nbs/19_predict.ipynb #207c2625
 import os
@@ -180,17 +180,25 @@ def printable(
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 # %% ../nbs/19_predict.ipynb #a2da7582
+def pictures_a_step(
+    device: torch.device,
+    wanted: int | None = None,  # as asked for; none: chosen here
+) -> int:
+    "As many as keep the device busy: a GPU needs more of them than a processor, whose caches they must fit."
+    return wanted or (256 if device.type == "cuda" else 32)
+
+
 @torch.inference_mode()
 def score_pictures(
     predictor: Predictor,
     paths: list[Path],
-    batch_size: int = 64,  # pictures a step
+    batch_size: int | None = None,  # pictures a step; none: see `pictures_a_step`
     num_workers: int | None = None,  # loader processes; none: chosen for the machine
 ) -> tuple[np.ndarray, list[str]]:
     "(pictures, genres) float32 scores, NaN where a picture cannot be read, and an error (or nothing) a picture."
     keep_freed_memory()
     dataset = PictureFolder(paths, predictor.img_size, predictor.squash)
-    tables, errors = [], []
+    tables, errors, batch_size = [], [], pictures_a_step(predictor.device, batch_size)
     loader = make_loader(dataset, batch_size, num_workers=num_workers)
     for images, problems in announced(loader, len(paths), "pictures", batch_size):
         scores = predictor.scores(images.to(predictor.device)).float().cpu().numpy()
