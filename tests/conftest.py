@@ -93,16 +93,24 @@ FLAGS = (
 
 
 @pytest.fixture(scope="session")
-def page():
-    "A page of a headless browser, 1280x800; skips where there is no browser. Ask for it before `lab` and `served`."
+def browser():
+    "A headless browser; skips where there is none. Servers ask for it first, so that none is started in vain."
     if not CHROMIUM:
         pytest.skip("no chromium on this machine (apt-get install chromium)")
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     flags = [f"--{flag}" for flag in FLAGS.split()]
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags)
-        yield browser.new_page(viewport={"width": 1280, "height": 800})
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser):
+    "A page of 1280x800 for one module: what a page of another module still asks for does not reach it."
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    yield page
+    page.close()
 
 
 @pytest.fixture(scope="session")
@@ -151,7 +159,7 @@ def start_server(tmp_path_factory, environment):
 
 
 @pytest.fixture(scope="session")
-def lab(page, chain, copied, start_server) -> tuple[str, Path]:
+def lab(browser, chain, copied, start_server) -> tuple[str, Path]:
     "JupyterLab on a copy of the project: its address, and the copy."
     options = ["--ip=127.0.0.1", f"--ServerApp.root_dir={copied}", "--IdentityProvider.token="]
     options += ["--no-browser", "--allow-root"]
@@ -159,6 +167,6 @@ def lab(page, chain, copied, start_server) -> tuple[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def served(page, chain, copied, start_server):
+def served(browser, chain, copied, start_server):
     "Serves a notebook of nbs/ in the copy by voila, as `make app` does; returns its address."
     return lambda notebook: start_server("voila", f"nbs/{notebook}", "--no-browser", cwd=copied)
