@@ -30,13 +30,20 @@ from .config import ConfigError, Params, PredictParams, told
 from .dataset import fit_poster, in_parallel, make_loader
 from .demo import draw_demo_posters
 from .metrics import decide
-from .models import best_precision, keep_freed_memory
+from postergenre.models import (
+    MANY,
+    PosterClassifier,
+    best_precision,
+    fused,
+    keep_freed_memory,
+    normalise,
+    told_warnings,
+)
 from .paths import resolve_path, runs_path, write_whole
 from .plots import prediction_grid
 from postergenre.torchscript import (
     ExportedClassifier,
     export_run,
-    frozen_network,
     load_program,
     load_torchscript,
     read_notes,
@@ -47,7 +54,7 @@ from postergenre.torchscript import (
 class Predictor:
     "A model that is ready to be used."
 
-    scores: Callable[[Tensor], Tensor]  # (batch, 3, height, width) uint8 on the device -> (batch, genres), 0 to 1
+    scores: "Scorer"  # (batch, 3, height, width) uint8 on the device -> (batch, genres), 0 to 1
     genres: list[str]
     thresholds: np.ndarray  # (genres,)
     img_size: tuple[int, int]  # height and width that pictures are fitted to, pixels
@@ -77,14 +84,30 @@ class Scorer:
     def __init__(
         self,
         module: Callable[[Tensor], Tensor],  # images of any size to scores
-        network: Callable[[Tensor], Tensor] | None,  # fitted images to logits, where the file lets it be reached
+        classifier: PosterClassifier | torch.jit.ScriptModule | None,  # or its trace, where the file lets it be reached
         img_size: tuple[int, int],  # of fitted images, pixels
         device: torch.device,
         precision: str = "no",  # no, fp16 or bf16
     ):
-        self.module, self.network, self.img_size = module, network, img_size
+        self.module, self.classifier, self.img_size, self.device = module, classifier, img_size, device
+        self.precision, self.asked_to_fuse = precision, False
+        self.network = classifier  # fitted images to logits
+        if isinstance(classifier, torch.jit.ScriptModule):
+            with told_warnings():
+                self.network = torch.jit.freeze(classifier.eval())
         kind = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
         self.autocast = partial(torch.autocast, device.type, dtype=kind, enabled=kind is not None)
+
+    def fuse(self) -> None:
+        "Has the network computed by `fused` from here on, where that can be had: for many pictures."
+        if self.classifier is None or self.device.type != "cpu" or self.asked_to_fuse:
+            return
+        self.asked_to_fuse = True
+        mean, std, head = self.classifier.mean, self.classifier.std, self.classifier.head
+        noise = torch.randint(0, 256, (2, 3, *self.img_size), generator=torch.Generator().manual_seed(0))
+        backbone = fused(self.classifier.backbone, normalise(noise, mean, std), self.precision)
+        if backbone is not None:
+            self.network = lambda images: head(backbone(normalise(images, mean, std)))
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -94,7 +117,7 @@ class Scorer:
                 return self.network(images).float().sigmoid()
             return self.module(images).float()
 
-
+# %% ../nbs/19_predict.ipynb #164ec6cb
 def load_predictor(
     path: Path,  # .ts, .pt2 or .pth
     device: str | torch.device | None = None,  # none: a GPU where there is one
@@ -120,7 +143,7 @@ def load_predictor(
     about = notes["postergenre"]
     img_size = tuple(about["img_size"])
     if path.suffix == ".ts":
-        scores = Scorer(module, frozen_network(module), img_size, device, best_precision(mixed_precision, img_size))
+        scores = Scorer(module, module.network, img_size, device, best_precision(mixed_precision, img_size))
     else:
         scores = Scorer(module, None, img_size, device)  # an exported program checks that all stays in its precision
     return Predictor(scores, notes["genres"], thresholds, img_size, about["squash"], device)
@@ -198,6 +221,8 @@ def score_pictures(
     "(pictures, genres) float32 scores, NaN where a picture cannot be read, and an error (or nothing) a picture."
     keep_freed_memory()
     dataset = PictureFolder(paths, predictor.img_size, predictor.squash)
+    if len(paths) >= MANY:
+        predictor.scores.fuse()
     tables, errors, batch_size = [], [], pictures_a_step(predictor.device, batch_size)
     loader = make_loader(dataset, batch_size, num_workers=num_workers)
     for images, problems in announced(loader, len(paths), "pictures", batch_size):

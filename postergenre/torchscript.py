@@ -4,20 +4,18 @@
 
 # %% auto #0
 __all__ = ['NOTES', 'LARGEST_DIFFERENCE', 'LARGEST_ROUNDING', 'middle', 'resize_weights', 'fit_images', 'ExportedClassifier',
-           'told_warnings', 'in_eval_mode', 'torchscript_file', 'program_file', 'load_torchscript', 'frozen_network',
-           'load_program', 'read_notes', 'read_thresholds', 'carried_thresholds', 'export_notes', 'compare',
-           'parity_table', 'check_parity', 'Export', 'chosen_weights', 'stored_export', 'export_run', 'write_export']
+           'in_eval_mode', 'smaller_copy', 'torchscript_file', 'program_file', 'load_torchscript', 'load_program',
+           'read_notes', 'read_thresholds', 'carried_thresholds', 'export_notes', 'compare', 'parity_table',
+           'check_parity', 'Export', 'chosen_weights', 'stored_export', 'export_run', 'write_export']
 
 # %% ../nbs/18_torchscript.ipynb #4af971dd
-import contextlib
 import copy
 import hashlib
 import io
 import json
 import math
-import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from .annotations import decode_poster
 from .checkpoints import load_checkpoint, model_of, versions
 from .config import ConfigError, Params
 from .dataset import PosterDataset
+from .models import PosterClassifier, folded, told_warnings
 from .paths import write_json, write_whole
 from .training import check_data, finished_run, load_run_data, lock_run
 
@@ -104,18 +103,9 @@ class ExportedClassifier(nn.Module):
         return self.network(fitted).float().sigmoid()
 
 # %% ../nbs/18_torchscript.ipynb #1a629f9d
-@contextlib.contextmanager
-def told_warnings() -> Iterator[None]:
-    "Silences what this chapter says in its prose, and nothing else."
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        yield
-
-
 def in_eval_mode(
-    model: nn.Module,  # a `PosterClassifier`, in any mode, on any device
-) -> nn.Module:
+    model: PosterClassifier,  # in any mode, on any device
+) -> PosterClassifier:
     "A copy on the CPU in which every part is in eval mode; the model itself is left as it is."
     still = copy.deepcopy(model).cpu().eval()
     moving = [name for name, module in still.named_modules() if module.training]
@@ -124,9 +114,20 @@ def in_eval_mode(
     return still
 
 
+def smaller_copy(
+    model: PosterClassifier,
+    img_size: tuple[int, int],  # height and width of its input, pixels
+) -> PosterClassifier:
+    "A copy in eval mode with batch-norm folded, see `folded`."
+    still = in_eval_mode(model)
+    noise = torch.randint(0, 256, (1, 3, *img_size), generator=torch.Generator().manual_seed(0))
+    still.backbone = folded(still.backbone, still.normalise(noise))
+    return still
+
+
 @torch.no_grad()
 def torchscript_file(
-    model: nn.Module,  # a `PosterClassifier`
+    model: PosterClassifier,
     img_size: tuple[int, int],  # height and width of its input, pixels
     squash: bool,  # see `ExportedClassifier`
     notes: dict[str, str],  # file name -> text, stored inside
@@ -135,7 +136,7 @@ def torchscript_file(
     example = torch.zeros(2, 3, *img_size, dtype=torch.uint8)
     content = io.BytesIO()
     with told_warnings():
-        traced = torch.jit.trace(in_eval_mode(model), example, check_trace=False)
+        traced = torch.jit.trace(smaller_copy(model, img_size), example, check_trace=False)
         scripted = torch.jit.script(ExportedClassifier(traced, tuple(img_size), squash).eval())
         torch.jit.save(scripted, content, _extra_files=notes)
     return content.getvalue()
@@ -143,13 +144,15 @@ def torchscript_file(
 
 @torch.no_grad()
 def program_file(
-    model: nn.Module,  # a `PosterClassifier`
+    model: PosterClassifier,
     img_size: tuple[int, int],  # height and width of its input, pixels
     squash: bool,  # see `ExportedClassifier`
     notes: dict[str, str],  # file name -> text, stored inside
 ) -> bytes:
     "The content of a `.pt2` file: an `ExportedClassifier` as a `torch.export` program."
-    network = in_eval_mode(model).to(memory_format=torch.contiguous_format)  # the format stores no other layout
+    network = smaller_copy(model, img_size).to(
+        memory_format=torch.contiguous_format
+    )  # the format stores no other layout
     module = ExportedClassifier(network, tuple(img_size), squash).eval()
     example = torch.zeros(2, 3, 40, 30, dtype=torch.uint8)  # a batch of 1 would be taken for a constant
     sizes = {place: torch.export.Dim(name, min=1) for place, name in ((0, "batch"), (2, "height"), (3, "width"))}
@@ -168,14 +171,6 @@ def load_torchscript(
     "Images (batch, 3, height, width) uint8 on the device -> scores (batch, genres)."
     with told_warnings():
         return torch.jit.load(source if isinstance(source, io.BytesIO) else str(source), map_location=device)
-
-
-def frozen_network(
-    module: torch.jit.ScriptModule,  # from `load_torchscript`
-) -> Callable[[Tensor], Tensor]:
-    "Its network alone, fitted images to logits, with batch-norm folded into the convolutions before it."
-    with told_warnings():
-        return torch.jit.freeze(module.network.eval())
 
 
 def load_program(
@@ -202,6 +197,8 @@ def read_notes(
                     f"{name} was not exported by this project, or is a part of a file only: it holds no "
                     f"{' and no '.join(missing)}. Without them nobody knows which score is of which genre."
                 )
+            if damaged := archive.testzip():  # torch does not look
+                raise ConfigError(f"{name} is damaged (in {damaged}). Export the run anew.")
             return {Path(note).stem: json.loads(archive.read(extra[note])) for note in NOTES}
     except zipfile.BadZipFile:
         raise ConfigError(f"{name} is no exported model, or a part of one only. Export the run anew.") from None

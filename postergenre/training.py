@@ -6,9 +6,9 @@
 __all__ = ['PREFIXES_OF_OTHER_JOBS', 'lock_run', 'release', 'clear_run', 'job_of', 'open_run', 'cache_folder', 'posters_folder',
            'remembered_pictures', 'load_run_data', 'dataset_of', 'evaluation_loader', 'start_of', 'replaced_start',
            'start_from', 'check_metric', 'create_accelerator', 'loss_of', 'create_run', 'features_for_head', 'compiled',
-           'add_training', 'run_state', 'save_state', 'check_data', 'restore_state', 'tell_progress', 'prepare',
-           'seed_epoch', 'train_epoch', 'evaluate', 'validate', 'check_stored', 'call', 'fit', 'describe_split',
-           'save_predictions', 'finish', 'compare_stored', 'summarise', 'train', 'finished_run']
+           'add_training', 'run_state', 'save_state', 'check_data', 'restore_state', 'tell_progress', 'load_state',
+           'prepare', 'seed_epoch', 'train_epoch', 'evaluate', 'validate', 'check_stored', 'call', 'fit',
+           'describe_split', 'save_predictions', 'finish', 'compare_stored', 'summarise', 'train', 'finished_run']
 
 # %% ../nbs/15_training.ipynb #5cc71bc8
 import dataclasses
@@ -38,7 +38,7 @@ from torch.utils.data import DataLoader
 from .annotations import Data, load_data, targets_of
 from .cache import cached_posters, load_patiently
 from .callbacks import SUMMARY, Evaluation, Run, create_callbacks
-from .checkpoints import find_checkpoint, load_checkpoint, model_of, versions
+from .checkpoints import find_checkpoint, load_checkpoint, load_plain, model_of, versions
 from postergenre.config import (
     ConfigError,
     Params,
@@ -507,6 +507,16 @@ def tell_progress(
         print(f"runs/{run.folder.name} was begun. It goes on after epoch {run.epoch} of {run.params.n_epochs}.")
 
 
+def load_state(
+    path: Path,  # state.pth of a run
+) -> dict[str, Any]:
+    "What `run_state` gave; raises `ConfigError`."
+    try:
+        return load_plain(path)
+    except ConfigError as error:
+        raise ConfigError(f"{error} The run cannot go on from it; `overwrite: true` starts it anew.") from None
+
+
 def prepare(
     params: Params,
 ) -> Run:
@@ -519,7 +529,7 @@ def prepare(
     accelerator.wait_for_everyone()
     try:
         saved = folder / "state.pth"
-        state = torch.load(saved, map_location="cpu", weights_only=True) if saved.is_file() else None
+        state = load_state(saved) if saved.is_file() else None
         run = create_run(params, folder, accelerator, state)
         run.lock = lock
         if state:
