@@ -473,7 +473,7 @@ def measure_all(
     params: BenchParams,
     folder: Path,  # from `open_bench`
 ) -> pd.DataFrame:
-    "What `run_bench` returns."
+    "Measures what is not measured yet, and writes `bench.csv`; returns and raises what `run_bench` does."
     plan, sitting = plan_of_bench(params, folder), uuid.uuid4().hex[:8]
     work = prepare_work(params, folder / "work")
     genres = json.loads((work.folder / "work.json").read_text(encoding="utf-8"))["genres"]
@@ -483,7 +483,8 @@ def measure_all(
         row = {"job": job, "contender": contender, "repeat": repeat}
         row |= {name: found.get(name) for name in ("wall_seconds", "posters_per_second", "start_seconds", "stages")}
         row |= {name: found.get(name) for name in ("max_difference_to_fp32", "sitting")}
-        row["precision"] = {"bf16": "bf16", "fp16": "fp16"}.get(found.get("precision") or found.get("amp"), "fp32")
+        precision = found.get("precision") or found.get("amp") or "no"  # a peer names it amp
+        row["precision"] = "fp32" if precision == "no" else precision
         if job == "head":
             scores = np.load(folder / "results" / f"{job}_{contender}_{repeat}" / "valid_scores.npy")
             row["macro_ap"] = headline(work.targets("valid"), scores, genres, None, params.min_positives)["macro_ap"]

@@ -110,7 +110,7 @@ class Rows:
         self._checked[row] = True
         return np.frombuffer(bytearray(content), dtype=self.dtype).reshape(self.shape[1:])
 
-    def last(self) -> bool:
+    def still_lasting(self) -> bool:
         "Whether later runs may have the rows, or what was made of them: all was there, and nobody found one damaged."
         return self.lasting and (self.folder / "index.json").exists()
 

@@ -400,9 +400,10 @@ def told() -> typing.Iterator[None]:
 def nearest(
     name: str,  # as given
     known: typing.Iterable[str],  # the allowed names
+    cutoff: float = 0.6,  # how alike two names are at least, 0 to 1
 ) -> str:
     "' Did you mean ...?' for the closest known name, or nothing where none is close."
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f" Did you mean `{close[0]}`?" if close else ""
 
 

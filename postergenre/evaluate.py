@@ -18,7 +18,6 @@ __all__ = ['FEW_PREDICTED', 'MOST_GENRES', 'FEWEST', 'CANNOT_KNOW', 'STYLE', 'RE
 
 # %% ../nbs/27_evaluate.ipynb #30c22ba7
 import base64
-import difflib
 import functools
 import hashlib
 import html
@@ -1425,9 +1424,8 @@ class EvaluationPage(MistakesControls):
 
     def hint(self, name: str) -> str:
         "The Id that was probably meant, or what Ids look like."
-        if close := difflib.get_close_matches(name, self.valid.ids, n=1, cutoff=0.8):
-            return f" Did you mean `{close[0]}`?"
-        return f" Ids look like `{self.valid.ids[0]}`; the list below the field has those shown above."
+        examples = f" Ids look like `{self.valid.ids[0]}`; the list below the field has those shown above."
+        return nearest(name, self.valid.ids, cutoff=0.8) or examples  # most Ids are alike
 
     def show_cam(self, button: Any = None) -> None:
         "The chosen poster as the network gets it, and where it sees the genre; or a sentence."

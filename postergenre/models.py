@@ -499,8 +499,13 @@ class FusedProgram:
         self.program, self.dtype = program, dtype
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", enabled=False), torch.jit.fuser("fuser3"):  # oneDNN Graph
-            return self.program(images.to(self.dtype)).float()
+        before = torch.jit.onednn_fusion_enabled()
+        torch.jit.enable_onednn_fusion(True)  # for this program alone
+        try:
+            with torch.autocast("cpu", enabled=False):
+                return self.program(images.to(self.dtype)).float()
+        finally:
+            torch.jit.enable_onednn_fusion(before)
 
 
 @torch.no_grad()

@@ -361,7 +361,7 @@ def features_for_head(
         return None
     decoded = run.data.posters.rows if run.data.posters else None
     settings = params.model_dump(include={"model_name", "model_kwargs", "img_size", "squash"})
-    settings["posters"] = decoded.folder.name if decoded else ""  # as they were decoded
+    settings["posters"] = decoded.folder.name if decoded is not None else ""  # as they were decoded
     stored = stored_features(
         cache_folder(params),
         run.model,
@@ -373,7 +373,7 @@ def features_for_head(
         int(params.cache_limit * 1e9),
         params.batch_size,
         params.num_workers,
-        lasting=decoded.last if decoded else lambda: False,
+        lasting=decoded.still_lasting if decoded is not None else lambda: False,
     )
     if stored and run.is_main:
         print(stored)

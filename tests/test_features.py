@@ -109,6 +109,38 @@ def test_features_of_a_picture_that_could_not_be_read_serve_one_run(head, monkey
     assert np.array_equal(end_of(head(experiment_name="later")), wanted)
 
 
+def test_features_serve_one_run_where_a_poster_was_lost_while_they_were_computed(head, monkeypatch):
+    run = prepare(head(experiment_name="decoded", feature_views=0))
+    release(run.lock)
+    rows, bad, load = run.data.posters.rows, run.data.train["path"].iloc[5], cache.load_poster
+    place = rows.start + run.data.posters.row_of(bad) * rows.row_bytes
+    with (rows.folder / "rows.npy").open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte[0] ^ 1]))
+
+    def failing(path, *arguments):
+        if path == bad:
+            raise PosterError(f"{path} cannot be read just now.")
+        return load(path, *arguments)
+
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(cache, "load_poster", failing)
+        grey = stored_of(head())
+    assert not grey.train.rows.lasting
+    assert stored_of(head()).train.rows.lasting
+
+
+def test_features_of_posters_that_are_not_kept_serve_one_run(head, capsys):
+    small = {"cache_limit": 0.0012}  # GB: less than the posters take, more than their features
+    first = stored_of(head(**small))
+    assert "posters" in capsys.readouterr().out
+    assert first and not first.train.rows.lasting
+    assert not [path for path in first.train.rows.folder.parent.glob("posters_*") if path.is_dir()]
+
+
 def test_no_room_for_features_means_pictures(head, monkeypatch, capsys):
     pwrite, written = os.pwrite, []
 
