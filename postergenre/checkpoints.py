@@ -12,6 +12,7 @@ import pickle
 import platform
 import shutil
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -66,7 +67,7 @@ def load_plain(
         return torch.load(path, map_location="cpu", weights_only=True)
     except zipfile.BadZipFile:
         problem = "it is empty, cut off, or of another kind"
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, zlib.error) as error:
         problem = str(error).partition("\n")[0]
     raise ConfigError(f"{path} cannot be read as a checkpoint of tensors and plain data: {problem}.")
 

@@ -7,8 +7,8 @@ __all__ = ['PACKAGES', 'SET_ELSEWHERE', 'HEAD_NORMS', 'SMALLEST_FOR_AMX', 'MANY'
            'packaged_weights', 'pair_weights', 'load_packaged', 'WeightsNotFound', 'cached_weights', 'hub_answers',
            'ways_out', 'load_from_hub', 'create_backbone', 'explain_kwargs', 'feature_width', 'SoftRoot', 'create_head',
            'prior_logits', 'best_precision', 'keep_freed_memory', 'Float32Depthwise', 'normalise', 'PosterClassifier',
-           'create_model', 'norms_behind_convolutions', 'folded', 'told_warnings', 'FusedProgram', 'fused', 'freeze',
-           'unfreeze', 'find_part', 'parts_table', 'clean_names', 'match_head', 'heads_fit', 'load_weights']
+           'create_model', 'norms_behind_convolutions', 'folded', 'told_warnings', 'FusedProgram', 'fused', 'tried',
+           'freeze', 'unfreeze', 'find_part', 'parts_table', 'clean_names', 'match_head', 'heads_fit', 'load_weights']
 
 # %% ../nbs/07_models.ipynb #707cef14
 import contextlib
@@ -19,6 +19,7 @@ import importlib.util
 import inspect
 import platform
 import socket
+import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -315,11 +316,12 @@ SMALLEST_FOR_AMX = 64  # pixels; smaller pictures have maps one pixel wide, in w
 def best_precision(
     wanted: str,  # auto, no, fp16 or bf16
     img_size: Sequence[int],  # height and width of the input, pixels
+    device: str | None = None,  # cpu or cuda; none: a GPU where there is one
 ) -> str:
     "For auto: bf16 where the GPU, or else the processor, computes in it rightly; `ConfigError` for bf16 that is wrong."
     if wanted in ("no", "fp16"):
         return wanted
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and device != "cpu":
         return "bf16" if wanted == "bf16" or torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     known = getattr(torch.cpu, "get_capabilities", dict)()
     if known.get("amx_bf16") and min(img_size) < SMALLEST_FOR_AMX:
@@ -461,7 +463,7 @@ def norms_behind_convolutions(
 # %% ../nbs/07_models.ipynb #7ddfd0d9
 @torch.no_grad()
 def folded(
-    backbone: nn.Module,  # of a `PosterClassifier`, left as it is
+    backbone: nn.Module,  # of a `PosterClassifier`; is put into eval mode
     images: torch.Tensor,  # (n, 3, height, width), normalised
 ) -> nn.Module:
     "A copy in eval mode with batch-norm folded into convolutions; the backbone where that would change its features."
@@ -510,32 +512,42 @@ class FusedProgram:
 
 @torch.no_grad()
 def fused(
-    backbone: nn.Module,  # in eval mode, on the CPU, in float32; or its trace. It is left as it is
+    backbone: nn.Module,  # from `folded`, in float32, on the CPU; or a trace of one. It is left as it is
     images: torch.Tensor,  # (n, 3, height, width), normalised, to try it with
     precision: str,  # no, fp16 or bf16
 ) -> FusedProgram | None:
-    "The backbone as a program of few steps; None where it cannot be had, or is less exact than autocast."
-    traced = isinstance(backbone, torch.jit.ScriptModule)
-    smaller = backbone if traced else folded(backbone, images)
-    layers = [getattr(module, "original_name", type(module).__name__) for module in smaller.modules()]
+    "The backbone as a program of few steps; None where it cannot be had, is less exact than autocast, or slower."
+    layers = [getattr(module, "original_name", type(module).__name__) for module in backbone.modules()]
     if precision == "fp16" or any("BatchNorm" in layer for layer in layers):
         return None
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     try:
         with told_warnings():
-            network = copy.deepcopy(smaller).to(dtype)
-            if not traced:
+            network = copy.deepcopy(backbone).to(dtype)
+            if not isinstance(network, torch.jit.ScriptModule):
                 network = torch.jit.trace(network, images.to(dtype), check_trace=False)
             program = FusedProgram(torch.jit.freeze(network), dtype)
-        for _ in range(3):  # it watches twice before it fuses
-            given = program(images)
+        given, seconds = tried(program, images)
     except RuntimeError:
         return None
     wanted = backbone(images)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-        usual = backbone(images).float()
-    allowed = 2 * (usual - wanted).norm() + 1e-3 * wanted.norm()
-    return program if (given - wanted).norm() <= allowed else None
+        usual, usual_seconds = tried(backbone, images)
+    exact = (given - wanted).norm() <= 3 * (usual.float() - wanted).norm() + 1e-3 * wanted.norm()
+    return program if exact and seconds < usual_seconds else None
+
+
+def tried(
+    network: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+) -> tuple[torch.Tensor, float]:
+    "What it gives, and how many seconds it takes once it is warm: a program watches twice before it fuses."
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        given = network(images)
+        seconds.append(time.perf_counter() - started)
+    return given, min(seconds[2:])
 
 # %% ../nbs/07_models.ipynb #fe29e299
 def freeze(

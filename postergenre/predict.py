@@ -21,6 +21,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 from .annotations import PosterError, decode_poster
@@ -34,6 +35,7 @@ from postergenre.models import (
     MANY,
     PosterClassifier,
     best_precision,
+    folded,
     fused,
     keep_freed_memory,
     normalise,
@@ -104,10 +106,14 @@ class Scorer:
             return
         self.asked_to_fuse = True
         mean, std, head = self.classifier.mean, self.classifier.std, self.classifier.head
-        noise = torch.randint(0, 256, (2, 3, *self.img_size), generator=torch.Generator().manual_seed(0))
-        backbone = fused(self.classifier.backbone, normalise(noise, mean, std), self.precision)
-        if backbone is not None:
-            self.network = lambda images: head(backbone(normalise(images, mean, std)))
+        colours = 255 * torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+        example = normalise(interpolate(colours, self.img_size, mode="bilinear"), mean, std)  # as smooth as a picture
+        backbone = self.classifier.backbone
+        if not isinstance(backbone, torch.jit.ScriptModule):  # an export is folded already
+            backbone = folded(backbone, example)
+        program = fused(backbone, example, self.precision)
+        if program is not None:
+            self.network = lambda images: head(program(normalise(images, mean, std)))
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -130,7 +136,7 @@ def load_predictor(
         meta, img_size = checkpoint["meta"], tuple(checkpoint["meta"]["img_size"])
         model = model_of(checkpoint).to(device)
         module = ExportedClassifier(model, img_size, meta["squash"]).eval()
-        scores = Scorer(module, model, img_size, device, best_precision(mixed_precision, img_size))
+        scores = Scorer(module, model, img_size, device, best_precision(mixed_precision, img_size, device.type))
         return Predictor(scores, meta["genres"], np.array(meta["thresholds"]), img_size, meta["squash"], device)
     notes = read_notes(path)
     try:
@@ -143,7 +149,8 @@ def load_predictor(
     about = notes["postergenre"]
     img_size = tuple(about["img_size"])
     if path.suffix == ".ts":
-        scores = Scorer(module, module.network, img_size, device, best_precision(mixed_precision, img_size))
+        precision = best_precision(mixed_precision, img_size, device.type)
+        scores = Scorer(module, module.network, img_size, device, precision)
     else:
         scores = Scorer(module, None, img_size, device)  # an exported program checks that all stays in its precision
     return Predictor(scores, notes["genres"], thresholds, img_size, about["squash"], device)

@@ -15,6 +15,7 @@ import io
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,8 +201,12 @@ def read_notes(
             if damaged := archive.testzip():  # torch does not look
                 raise ConfigError(f"{name} is damaged (in {damaged}). Export the run anew.")
             return {Path(note).stem: json.loads(archive.read(extra[note])) for note in NOTES}
-    except zipfile.BadZipFile:
-        raise ConfigError(f"{name} is no exported model, or a part of one only. Export the run anew.") from None
+    except ConfigError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ConfigError(
+            f"{name} is no exported model, is damaged, or a part of one only ({error}). Export the run anew."
+        ) from None
 
 # %% ../nbs/18_torchscript.ipynb #761cbb11
 def read_thresholds(
