@@ -7,7 +7,7 @@ __all__ = ['PACKAGES', 'SET_ELSEWHERE', 'HEAD_NORMS', 'SMALLEST_FOR_AMX', 'MANY'
            'packaged_weights', 'pair_weights', 'load_packaged', 'WeightsNotFound', 'cached_weights', 'hub_answers',
            'ways_out', 'load_from_hub', 'create_backbone', 'explain_kwargs', 'feature_width', 'SoftRoot', 'create_head',
            'prior_logits', 'best_precision', 'keep_freed_memory', 'Float32Depthwise', 'normalise', 'PosterClassifier',
-           'create_model', 'norms_behind_convolutions', 'folded', 'told_warnings', 'FusedProgram', 'fused', 'tried',
+           'create_model', 'norms_behind_convolutions', 'folded', 'told_warnings', 'FusedProgram', 'tried', 'fused',
            'freeze', 'unfreeze', 'find_part', 'parts_table', 'clean_names', 'match_head', 'heads_fit', 'load_weights']
 
 # %% ../nbs/07_models.ipynb #707cef14
@@ -509,6 +509,19 @@ class FusedProgram:
         finally:
             torch.jit.enable_onednn_fusion(before)
 
+# %% ../nbs/07_models.ipynb #65d50249
+def tried(
+    network: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+) -> tuple[torch.Tensor, float]:
+    "What it gives, and how many seconds it takes once it is warm: a program watches twice before it fuses."
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        given = network(images)
+        seconds.append(time.perf_counter() - started)
+    return given, min(seconds[2:])
+
 
 @torch.no_grad()
 def fused(
@@ -535,19 +548,6 @@ def fused(
         usual, usual_seconds = tried(backbone, images)
     exact = (given - wanted).norm() <= 3 * (usual.float() - wanted).norm() + 1e-3 * wanted.norm()
     return program if exact and seconds < usual_seconds else None
-
-
-def tried(
-    network: Callable[[torch.Tensor], torch.Tensor],
-    images: torch.Tensor,
-) -> tuple[torch.Tensor, float]:
-    "What it gives, and how many seconds it takes once it is warm: a program watches twice before it fuses."
-    seconds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        given = network(images)
-        seconds.append(time.perf_counter() - started)
-    return given, min(seconds[2:])
 
 # %% ../nbs/07_models.ipynb #fe29e299
 def freeze(
