@@ -470,9 +470,9 @@ def folded(
     smaller = copy.deepcopy(backbone).eval()
     for convolution, norm in norms_behind_convolutions(smaller, images):
         layer = smaller.get_submodule(norm)
-        fused = fuse_conv_bn_eval(smaller.get_submodule(convolution), layer)
+        both = fuse_conv_bn_eval(smaller.get_submodule(convolution), layer)
         rest = [part for name in ("drop", "act") if (part := getattr(layer, name, None))]  # timm's layer does more
-        smaller.set_submodule(convolution, fused)
+        smaller.set_submodule(convolution, both)
         smaller.set_submodule(norm, nn.Sequential(*rest))
     wanted, given = backbone.eval()(images), smaller(images)
     return smaller if torch.allclose(given, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())) else backbone

@@ -514,7 +514,10 @@ def load_state(
     try:
         return load_plain(path)
     except ConfigError as error:
-        raise ConfigError(f"{error} The run cannot go on from it; `overwrite: true` starts it anew.") from None
+        raise ConfigError(
+            f"{error} The run cannot go on from it. Remove the folder runs/{path.parent.name}, and the same command "
+            "trains it anew."
+        ) from None
 
 
 def prepare(

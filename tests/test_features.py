@@ -42,6 +42,21 @@ def stored_of(params) -> object:
     return run.stored
 
 
+def stored_without(bad: str, params, monkeypatch) -> object:
+    "The same, while one picture cannot be read."
+    load = cache.load_poster
+
+    def failing(path, *arguments):
+        if path == bad:
+            raise PosterError(f"{path} cannot be read just now.")
+        return load(path, *arguments)
+
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setattr(cache, "load_poster", failing)
+        return stored_of(params)
+
+
 def end_of(params) -> np.ndarray:
     "The head's weights after training."
     run = prepare(params)
@@ -90,19 +105,11 @@ def test_damaged_features_are_told_and_computed_again(head, capsys):
 def test_features_of_a_picture_that_could_not_be_read_serve_one_run(head, monkeypatch):
     sound = prepare(head(experiment_name="sound"))
     release(sound.lock)
-    bad, load = sound.data.train["path"].iloc[5], cache.load_poster
+    bad = sound.data.train["path"].iloc[5]
     wanted = end_of(head(experiment_name="sound"))
     shutil.rmtree(Path(os.environ["RUNS_PATH"]) / "cache")
 
-    def failing(path, *arguments):
-        if path == bad:
-            raise PosterError(f"{path} cannot be read just now.")
-        return load(path, *arguments)
-
-    with monkeypatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setattr(cache, "load_poster", failing)
-        grey = stored_of(head())
+    grey = stored_without(bad, head(), monkeypatch)
     again = stored_of(head())
     assert not grey.train.rows.lasting and again.train.rows.lasting
     assert grey.train.rows.folder == again.train.rows.folder  # the files look alike, so only the mark tells them apart
@@ -112,7 +119,7 @@ def test_features_of_a_picture_that_could_not_be_read_serve_one_run(head, monkey
 def test_features_serve_one_run_where_a_poster_was_lost_while_they_were_computed(head, monkeypatch):
     run = prepare(head(experiment_name="decoded", feature_views=0))
     release(run.lock)
-    rows, bad, load = run.data.posters.rows, run.data.train["path"].iloc[5], cache.load_poster
+    rows, bad = run.data.posters.rows, run.data.train["path"].iloc[5]
     place = rows.start + run.data.posters.row_of(bad) * rows.row_bytes
     with (rows.folder / "rows.npy").open("r+b") as file:
         file.seek(place)
@@ -120,15 +127,7 @@ def test_features_serve_one_run_where_a_poster_was_lost_while_they_were_computed
         file.seek(place)
         file.write(bytes([byte[0] ^ 1]))
 
-    def failing(path, *arguments):
-        if path == bad:
-            raise PosterError(f"{path} cannot be read just now.")
-        return load(path, *arguments)
-
-    with monkeypatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setattr(cache, "load_poster", failing)
-        grey = stored_of(head())
+    grey = stored_without(bad, head(), monkeypatch)
     assert not grey.train.rows.lasting
     assert stored_of(head()).train.rows.lasting
 
