@@ -96,7 +96,7 @@ class StoredFeatures:
         )
 
 
-FOLDED = 2  # raised whenever the same network gives other features than before
+FOLDED = 3  # raised whenever the same network gives other features than before
 
 
 def features_name(
@@ -173,9 +173,9 @@ def stored_features(
     lasting: Callable[[], bool] = lambda: True,  # asked at the end: may later runs have them, or was a picture lost
 ) -> StoredFeatures | None:
     "The features, computed where they are not there yet; `None`, and why, where they cannot be kept."
-    settings = {**settings, "precision": accelerator.mixed_precision, "device": accelerator.device.type}
-    width, started, found = model.head.linear.in_features, time.monotonic(), []
     n = len(train) * (views if train.augmentation else 1) + len(valid)
+    here = {"precision": accelerator.mixed_precision, "device": accelerator.device.type, "many": n >= MANY}
+    width, started, found, settings = model.head.linear.in_features, time.monotonic(), [], {**settings, **here}
     backbone = functools.cache(lambda: looking(model, train, accelerator, n))  # once, and only if there is need
     for kind, dataset, n_views in (("train", train, views if train.augmentation else 1), ("valid", valid, 1)):
         name, shape = features_name(kind, model, dataset, n_views, settings), (len(dataset) * n_views, width)

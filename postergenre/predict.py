@@ -45,6 +45,7 @@ from .paths import resolve_path, runs_path, write_whole
 from .plots import prediction_grid
 from postergenre.torchscript import (
     ExportedClassifier,
+    as_modules,
     export_run,
     load_program,
     load_torchscript,
@@ -89,19 +90,22 @@ class Scorer:
         classifier: PosterClassifier | torch.jit.ScriptModule | None,  # or its trace, where the file lets it be reached
         img_size: tuple[int, int],  # of fitted images, pixels
         device: torch.device,
-        precision: str = "no",  # no, fp16 or bf16
+        precision: str = "no",  # no, fp16 or bf16; on a processor only for many pictures, see `fuse`
+        model_name: str = "",  # of timm, where a trace does not tell how it was built
     ):
         self.module, self.classifier, self.img_size, self.device = module, classifier, img_size, device
+        self.model_name = model_name
         self.precision, self.asked_to_fuse = precision, False
         self.network = classifier  # fitted images to logits
         if isinstance(classifier, torch.jit.ScriptModule):
             with told_warnings():
                 self.network = torch.jit.freeze(classifier.eval())
         kind = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-        self.autocast = partial(torch.autocast, device.type, dtype=kind, enabled=kind is not None)
+        at_once = kind is not None and device.type != "cpu"
+        self.autocast = partial(torch.autocast, device.type, dtype=kind, enabled=at_once)
 
     def fuse(self) -> None:
-        "Has the network computed by `fused` from here on, where that can be had: for many pictures."
+        "For many pictures on a processor: the precision wanted from here on, by `fused` where that can be had."
         if self.classifier is None or self.device.type != "cpu" or self.asked_to_fuse:
             return
         self.asked_to_fuse = True
@@ -109,11 +113,15 @@ class Scorer:
         colours = 255 * torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
         example = normalise(interpolate(colours, self.img_size, mode="bilinear"), mean, std)  # as smooth as a picture
         backbone = self.classifier.backbone
-        if not isinstance(backbone, torch.jit.ScriptModule):  # an export is folded already
+        if isinstance(backbone, torch.jit.ScriptModule):
+            backbone = as_modules(backbone, self.model_name, self.img_size, example) or backbone
+        else:
             backbone = folded(backbone, example)
         program = fused(backbone, example, self.precision)
         if program is not None:
             self.network = lambda images: head(program(normalise(images, mean, std)))
+        elif self.precision == "bf16":
+            self.autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -150,7 +158,7 @@ def load_predictor(
     img_size = tuple(about["img_size"])
     if path.suffix == ".ts":
         precision = best_precision(mixed_precision, img_size, device.type)
-        scores = Scorer(module, module.network, img_size, device, precision)
+        scores = Scorer(module, module.network, img_size, device, precision, about["model_name"])
     else:
         scores = Scorer(module, None, img_size, device)  # an exported program checks that all stays in its precision
     return Predictor(scores, notes["genres"], thresholds, img_size, about["squash"], device)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['NOTES', 'LARGEST_DIFFERENCE', 'LARGEST_ROUNDING', 'middle', 'resize_weights', 'fit_images', 'ExportedClassifier',
            'in_eval_mode', 'smaller_copy', 'torchscript_file', 'program_file', 'load_torchscript', 'load_program',
-           'read_notes', 'read_thresholds', 'carried_thresholds', 'export_notes', 'compare', 'parity_table',
-           'check_parity', 'Export', 'chosen_weights', 'stored_export', 'export_run', 'write_export']
+           'read_notes', 'as_modules', 'read_thresholds', 'carried_thresholds', 'export_notes', 'compare',
+           'parity_table', 'check_parity', 'Export', 'chosen_weights', 'stored_export', 'export_run', 'write_export']
 
 # %% ../nbs/18_torchscript.ipynb #4af971dd
 import copy
@@ -31,7 +31,7 @@ from .annotations import decode_poster
 from .checkpoints import load_checkpoint, model_of, versions
 from .config import ConfigError, Params
 from .dataset import PosterDataset
-from .models import PosterClassifier, folded, told_warnings
+from .models import PosterClassifier, create_backbone, folded, told_warnings
 from .paths import write_json, write_whole
 from .training import check_data, finished_run, load_run_data, lock_run
 
@@ -207,6 +207,25 @@ def read_notes(
         raise ConfigError(
             f"{name} is no exported model, is damaged, or a part of one only ({error}). Export the run anew."
         ) from None
+
+# %% ../nbs/18_torchscript.ipynb #3f928aa5
+@torch.no_grad()
+def as_modules(
+    backbone: torch.jit.ScriptModule,  # of a loaded `.ts` file
+    model_name: str,  # of timm
+    img_size: Sequence[int],  # height and width of its input, pixels
+    images: Tensor,  # (n, 3, height, width), normalised, to compare the two with
+) -> nn.Module | None:
+    "The same backbone as modules in eval mode, batch-norm folded; None where the name does not lead to it."
+    if ":" in model_name:  # would ask the hub, or another folder
+        return None
+    try:
+        network = folded(create_backbone(model_name, img_size, pretrained=False), images[:1])
+        network.load_state_dict(backbone.state_dict())
+        same = torch.allclose(network(images), backbone(images), rtol=1e-3, atol=1e-4)
+    except (ValueError, RuntimeError):
+        return None
+    return network if same else None
 
 # %% ../nbs/18_torchscript.ipynb #761cbb11
 def read_thresholds(
