@@ -479,7 +479,7 @@ def folded(
     return smaller if torch.allclose(given, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())) else backbone
 
 # %% ../nbs/07_models.ipynb #1b657721
-MANY = 300  # pictures, from which on `fused` is worth the second that it takes
+MANY = 300  # pictures, from which on `fused` is worth the time that it takes
 
 
 @contextlib.contextmanager
@@ -511,25 +511,26 @@ class FusedProgram:
             torch.jit.enable_onednn_fusion(before)
 
 # %% ../nbs/07_models.ipynb #177b1244
-IN_FULL = 3  # of the convolutions, from the first on
+IN_FULL = 3  # of the convolutions, in the order in which the network holds them
 
 
 def rounded_filters(
     weight: torch.Tensor,  # (outputs, inputs, height, width) float32
 ) -> torch.Tensor:
-    "In bf16, each filter (height, width) with the sum it had, as far as its last weight can tell."
+    "In bf16, each filter (height, width) with the sum it had, by error diffusion from each weight to the next."
     filters = weight.flatten(2)
-    rounded, owed = torch.empty_like(filters, dtype=torch.bfloat16), torch.zeros_like(filters[..., 0])
+    rounded, error = torch.empty_like(filters, dtype=torch.bfloat16), torch.zeros_like(filters[..., 0])
     for place in range(filters.shape[2]):
-        wanted = filters[..., place] + owed
+        wanted = filters[..., place] + error
         rounded[..., place] = wanted
-        owed = wanted - rounded[..., place]
+        error = wanted - rounded[..., place]
     return rounded.view_as(weight)
 
 
 class Bfloat16Convolution(nn.Module):
     "A convolution in bf16 of which little is lost, once `fused` has both of its sums in one step."
 
+    @torch.no_grad()
     def __init__(
         self,
         convolution: nn.Conv2d,  # in float32; is left as it is
@@ -538,13 +539,13 @@ class Bfloat16Convolution(nn.Module):
         self.convolution = copy.deepcopy(convolution).to(torch.bfloat16)
         self.convolution.weight.copy_(rounded_filters(convolution.weight))
         bias = convolution.bias
-        rest = torch.zeros(1) if bias is None else bias - self.convolution.bias
-        self.register_buffer("rest", rest.to(torch.bfloat16)[:, None, None])
+        residual = torch.zeros(1) if bias is None else bias - self.convolution.bias
+        self.register_buffer("residual", residual.to(torch.bfloat16)[:, None, None])
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         if maps.dtype != torch.bfloat16:
             maps = maps.to(torch.bfloat16)
-        return self.convolution(maps) + self.rest
+        return self.convolution(maps) + self.residual
 
 
 def rounded_network(
@@ -560,7 +561,7 @@ def rounded_network(
 
 # %% ../nbs/07_models.ipynb #65d50249
 class Sealed(nn.Module):
-    "A network whose layers tracing does not see: their weights are constants then, which takes a quarter of the time."
+    "Keeps layers from `torch.jit.trace`, which takes their weights for constants then, and a quarter of the time."
 
     def __init__(
         self,
@@ -581,8 +582,7 @@ def made_program(
     with told_warnings():
         if not isinstance(network, torch.jit.ScriptModule):
             network = torch.jit.trace(Sealed(network).eval(), images, check_trace=False)
-        program = torch.jit.freeze(network, optimize_numerics=False)  # else both parts of a bias would become one
-    return FusedProgram(program, images.dtype)
+        return FusedProgram(torch.jit.freeze(network), images.dtype)
 
 # %% ../nbs/07_models.ipynb #34ff75c3
 def tried(

@@ -100,9 +100,9 @@ class Scorer:
         if isinstance(classifier, torch.jit.ScriptModule):
             with told_warnings():
                 self.network = torch.jit.freeze(classifier.eval())
-        kind = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-        at_once = kind is not None and device.type != "cpu"
-        self.autocast = partial(torch.autocast, device.type, dtype=kind, enabled=at_once)
+        self.kind = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+        at_once = self.kind is not None and device.type != "cpu"
+        self.autocast = partial(torch.autocast, device.type, dtype=self.kind, enabled=at_once)
 
     def fuse(self) -> None:
         "For many pictures on a processor: the precision wanted from here on, by `fused` where that can be had."
@@ -113,15 +113,15 @@ class Scorer:
         colours = 255 * torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
         example = normalise(interpolate(colours, self.img_size, mode="bilinear"), mean, std)  # as smooth as a picture
         backbone = self.classifier.backbone
-        if isinstance(backbone, torch.jit.ScriptModule):
-            backbone = as_modules(backbone, self.model_name, self.img_size, example) or backbone
-        else:
+        if not isinstance(backbone, torch.jit.ScriptModule):
             backbone = folded(backbone, example)
+        elif self.precision == "bf16":
+            backbone = as_modules(backbone, self.model_name, self.img_size, example) or backbone
         program = fused(backbone, example, self.precision)
         if program is not None:
             self.network = lambda images: head(program(normalise(images, mean, std)))
-        elif self.precision == "bf16":
-            self.autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+        elif self.kind is not None:
+            self.autocast = partial(torch.autocast, "cpu", dtype=self.kind)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
