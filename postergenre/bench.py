@@ -280,7 +280,7 @@ def limit_predict(
 
     keep_freed_memory()
     predictor = load_predictor(work.folder / "model.ts", mixed_precision="auto")
-    predictor.scores.fuse()
+    predictor.scores.compile()
     images = torch.randint(0, 256, (work.batch_size, 3, *work.img_size), dtype=torch.uint8, device=predictor.device)
     for step in range(steps + 3):
         if step == 3:

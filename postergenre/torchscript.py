@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['NOTES', 'LARGEST_DIFFERENCE', 'LARGEST_ROUNDING', 'middle', 'resize_weights', 'fit_images', 'ExportedClassifier',
-           'in_eval_mode', 'smaller_copy', 'torchscript_file', 'program_file', 'load_torchscript', 'load_program',
-           'read_notes', 'as_modules', 'read_thresholds', 'carried_thresholds', 'export_notes', 'compare',
-           'parity_table', 'check_parity', 'Export', 'chosen_weights', 'stored_export', 'export_run', 'write_export']
+           'in_eval_mode', 'torchscript_file', 'program_file', 'load_torchscript', 'load_program', 'read_notes',
+           'read_thresholds', 'carried_thresholds', 'export_notes', 'compare', 'parity_table', 'check_parity', 'Export',
+           'chosen_weights', 'stored_export', 'export_run', 'write_export']
 
 # %% ../nbs/21_torchscript.ipynb #4af971dd
 import copy
@@ -31,7 +31,8 @@ from .annotations import decode_poster
 from .checkpoints import load_checkpoint, model_of, versions
 from .config import ConfigError, Params
 from .dataset import PosterDataset
-from .models import PosterClassifier, create_backbone, folded, told_warnings
+from .inference import quiet_tracing
+from .models import PosterClassifier
 from .paths import write_json, write_whole
 from .training import check_data, finished_run, load_run_data, lock_run
 
@@ -115,17 +116,6 @@ def in_eval_mode(
     return still
 
 
-def smaller_copy(
-    model: PosterClassifier,
-    img_size: tuple[int, int],  # height and width of its input, pixels
-) -> PosterClassifier:
-    "A copy in eval mode with batch-norm folded, see `folded`."
-    still = in_eval_mode(model)
-    noise = torch.randint(0, 256, (1, 3, *img_size), generator=torch.Generator().manual_seed(0))
-    still.backbone = folded(still.backbone, still.normalise(noise))
-    return still
-
-
 @torch.no_grad()
 def torchscript_file(
     model: PosterClassifier,
@@ -136,8 +126,8 @@ def torchscript_file(
     "The content of a `.ts` file: an `ExportedClassifier` as TorchScript."
     example = torch.zeros(2, 3, *img_size, dtype=torch.uint8)
     content = io.BytesIO()
-    with told_warnings():
-        traced = torch.jit.trace(smaller_copy(model, img_size), example, check_trace=False)
+    with quiet_tracing():
+        traced = torch.jit.trace(in_eval_mode(model), example, check_trace=False)
         scripted = torch.jit.script(ExportedClassifier(traced, tuple(img_size), squash).eval())
         torch.jit.save(scripted, content, _extra_files=notes)
     return content.getvalue()
@@ -151,9 +141,7 @@ def program_file(
     notes: dict[str, str],  # file name -> text, stored inside
 ) -> bytes:
     "The content of a `.pt2` file: an `ExportedClassifier` as a `torch.export` program."
-    network = smaller_copy(model, img_size).to(
-        memory_format=torch.contiguous_format
-    )  # the format stores no other layout
+    network = in_eval_mode(model).to(memory_format=torch.contiguous_format)  # the format stores no other layout
     module = ExportedClassifier(network, tuple(img_size), squash).eval()
     example = torch.zeros(2, 3, 40, 30, dtype=torch.uint8)  # a batch of 1 would be taken for a constant
     sizes = {place: torch.export.Dim(name, min=1) for place, name in ((0, "batch"), (2, "height"), (3, "width"))}
@@ -170,7 +158,7 @@ def load_torchscript(
     device: str | torch.device = "cpu",
 ) -> Callable[[Tensor], Tensor]:
     "Images (batch, 3, height, width) uint8 on the device -> scores (batch, genres)."
-    with told_warnings():
+    with quiet_tracing():
         return torch.jit.load(source if isinstance(source, io.BytesIO) else str(source), map_location=device)
 
 
@@ -207,27 +195,6 @@ def read_notes(
         raise ConfigError(
             f"{name} is no exported model, is damaged, or a part of one only ({error}). Export the run anew."
         ) from None
-
-# %% ../nbs/21_torchscript.ipynb #3f928aa5
-@torch.no_grad()
-def as_modules(
-    backbone: torch.jit.ScriptModule,  # of a loaded `.ts` file
-    model_name: str,  # of timm
-    img_size: Sequence[int],  # height and width of its input, pixels
-    images: Tensor,  # (n, 3, height, width), normalised, to compare the two with
-) -> nn.Module | None:
-    "The same backbone as modules in eval mode, batch-norm folded; None where the name does not lead to it."
-    if ":" in model_name:  # would ask the hub, or another folder
-        return None
-    given, wanted = backbone.state_dict(), backbone(images)
-    try:
-        network = folded(create_backbone(model_name, img_size, pretrained=False), images[:1])
-        network.load_state_dict({name: given[name] for name in network.state_dict()})
-        network = network.to(memory_format=torch.channels_last)
-        same = torch.allclose(network(images), wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
-    except Exception:  # whatever keeps timm from building it: the trace will do
-        return None
-    return network if same else None
 
 # %% ../nbs/21_torchscript.ipynb #761cbb11
 def read_thresholds(
