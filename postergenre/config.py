@@ -98,6 +98,11 @@ class DataParams(Schema):
     root_path: str | None = parameter(
         None, "data folder; none: the environment's ROOT_PATH, or else demo posters", min_length=1
     )
+    id_column: str = parameter("auto", "column of the ids; auto: `Id`, or what is found to be it", min_length=1)
+    genre_column: str = parameter("auto", "column of the genres as text; auto: `Genre`, if it is there", min_length=1)
+    genre_separator: str | None = parameter(
+        "auto", "of the genres in a cell, such as '|'; none: a cell is one genre; auto: found", min_length=1
+    )
     n_demo_posters: int = parameter(600, "how many are drawn where there is no data folder", "posters", ge=100)
     split_fractions: list[Number] = parameter([0.8, 0.1, 0.1], "of train, valid and test, where no split files exist")
     split_seed: int = parameter(42, "of the split alone, so that another `seed` never moves a poster", ge=0)

@@ -152,7 +152,7 @@ def stored_scores(
     if run.weights.name != "model.best.pth" or not path.is_file():
         return None
     try:
-        table = pd.read_csv(path, keep_default_na=False, dtype={"Id": str}).set_index("Id")
+        table = pd.read_csv(path, keep_default_na=False, dtype={"Id": str, "true": str}).set_index("Id")
         scores = table[run.genres].astype(np.float64)
     except (ValueError, KeyError):
         return None
@@ -1011,7 +1011,7 @@ def card_tables(
     )
     genres = pd.DataFrame(
         {
-            "positives": table["positives"],
+            "positives": table["positives"].to_list(),
             "AP": ["none to find" if np.isnan(ap) else f"{ap:.3f}" for ap in table["ap"]],
             "95 % interval": [interval(*ends) for ends in zip(table["ap_low"], table["ap_high"], strict=True)],
             "no skill": [f"{floor:.3f}" for floor in table["floor"]],

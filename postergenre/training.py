@@ -35,7 +35,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .annotations import Data, load_data, targets_of
+from .annotations import Data, TableFormat, load_data, targets_of
 from .cache import cached_posters, load_patiently
 from .callbacks import SUMMARY, Evaluation, Run, create_callbacks
 from .checkpoints import find_checkpoint, load_checkpoint, load_plain, model_of, versions
@@ -194,6 +194,7 @@ def load_run_data(
         tuple(params.drop_genres),
         params.min_positives,
         cache=remembered_pictures(root),
+        how=TableFormat(params.id_column, params.genre_column, params.genre_separator),
     )
     if not params.cache:
         return data
