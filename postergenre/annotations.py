@@ -16,8 +16,9 @@ __all__ = ['STOPS', 'BYTE_ORDER_MARKS', 'SEPARATORS', 'MISSING', 'TOKENS', 'LONG
            'describe_reading', 'picture_hint', 'read_rows', 'read_annotations', 'PosterError', 'refusal', 'to_rgb',
            'complaint', 'open_rgb', 'decode_poster', 'grey_picture', 'Inspected', 'inspect_picture', 'stamp',
            'read_cache', 'inspect_pictures', 'near_looks', 'same_pictures', 'wrong_pictures', 'same_picture_findings',
-           'check_pictures', 'check_fractions', 'stratify', 'split_posters', 'hash_lines', 'targets_of', 'Data',
-           'drop_unlearnable', 'split_findings', 'make_data', 'load_data', 'audit']
+           'check_pictures', 'check_fractions', 'stratify', 'is_uneven', 'split_posters', 'hash_lines', 'targets_of',
+           'Data', 'drop_unlearnable', 'split_findings', 'make_data', 'load_data', 'audit', 'posters_folder',
+           'remembered_pictures', 'count_posters', 'AuditReport', 'show_rows', 'audit_folder']
 
 # %% ../nbs/05_annotations.ipynb #63e4da3d
 import ast
@@ -44,8 +45,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from .config import nearest
-from .paths import write_json, write_whole
+from .config import AuditParams, Params, data_root, nearest, told
+from .demo import draw_demo_posters
+from .paths import runs_path, write_json, write_whole
 
 # %% ../nbs/05_annotations.ipynb #f73effcd
 STOPS = "stops the run"
@@ -1245,18 +1247,35 @@ def stratify(
     )
     return parts
 
+# %% ../nbs/05_annotations.ipynb #7d10ab30
+def is_uneven(
+    sizes: np.ndarray,  # posters in each part
+    fractions: np.ndarray,  # of the parts, adding up to 1
+) -> bool:
+    "Return True if a part is empty or has less than half of what it should have."
+    wanted = fractions * sizes.sum()
+    return bool(((wanted >= 2) & (2 * sizes < wanted)).any() or not sizes[:2].all())
+
 
 def split_posters(
     table: pd.DataFrame,  # Id, group, genres; sorted by Id
     genres: Sequence[str],
     fractions: Sequence[float],  # of train, valid and test
     seed: int,
-) -> np.ndarray:
-    "(posters,) str: train, valid or test; posters of one group go together."
+) -> tuple[np.ndarray, list[Finding]]:
+    "Return train, valid or test for each poster, those of one group together; and genres too rare to be stratified."
     check_fractions(fractions)
+    shares = np.asarray(fractions, dtype=float)
     groups = table.groupby("group", sort=True)[list(genres)].max()
-    parts = pd.Series(stratify(groups.to_numpy(), fractions, seed), index=groups.index)
-    return np.array(SPLITS)[table["group"].map(parts)]
+    parts, findings = stratify(groups.to_numpy(), shares, seed), []
+    if is_uneven(np.bincount(parts, minlength=3), shares):
+        counts = groups.sum()
+        rare = counts[counts < 1 / shares[shares > 0].min()]  # a part gets less than one of them
+        parts = stratify(groups.drop(columns=rare.index).to_numpy(), shares, seed)
+        names = some((f"{genre} ({count})" for genre, count in rare.items()), 5)
+        findings = [Finding("genres too rare to be stratified", len(rare), names, "posters dealt out evenly")]
+    side = pd.Series(parts, index=groups.index)
+    return np.array(SPLITS)[table["group"].map(side)], findings
 
 # %% ../nbs/05_annotations.ipynb #c40ad50d
 def hash_lines(
@@ -1339,19 +1358,18 @@ def split_findings(
     min_positives: int,
 ) -> list[Finding]:
     "Findings on splits that are empty, and on genres with few positives in one."
-    findings = []
+    findings, once = [], int((table[list(genres)].sum() == 1).sum())
+    advice = "Give more posters, or another split."
+    if 2 * once > len(genres):
+        advice += f" {once} of {len(genres)} genres have one poster only; are they separated as they should be?"
     for split in SPLITS:
         part = table[table["split"] == split]
         if split != "test" and not len(part):
-            findings.append(
-                Finding(
-                    f"posters in {split}", 0, f"of {len(table):,} in all", STOPS, "Give more posters, or another split."
-                )
-            )
+            findings.append(Finding(f"posters in {split}", 0, f"of {len(table):,} in all", STOPS, advice))
         counts = part[list(genres)].sum()
         few = counts[counts < min_positives].sort_values(kind="stable")
         if split != "train" and len(part) and len(few):
-            names = some((f"{genre} ({count})" for genre, count in few.items()), 5)
+            names = some((f"{genre} ({count:.0f})" for genre, count in few.items()), 5)
             findings.append(
                 Finding(
                     f"genres with fewer than {min_positives} posters in {split}",
@@ -1395,7 +1413,8 @@ def load_data(
     check_fractions(split_fractions)
     checked = check_pictures(root_path, read_annotations(root_path, drop_genres, how), cache, progress)
     if not checked.table["split"].any():
-        checked.table["split"] = split_posters(checked.table, checked.genres, split_fractions, split_seed)
+        checked.table["split"], rare = split_posters(checked.table, checked.genres, split_fractions, split_seed)
+        checked.findings.extend(rare)
     return make_data(root_path, checked, min_positives)
 
 # %% ../nbs/05_annotations.ipynb #158c816d
@@ -1408,3 +1427,90 @@ def audit(
         return load_data(root_path, **settings).findings
     except AuditError as error:
         return error.findings
+
+# %% ../nbs/05_annotations.ipynb #7d10ab51
+def posters_folder(
+    params: Params | AuditParams,
+) -> Path:
+    "The data folder; where none is named, that of the demo posters, which are drawn if they are not there."
+    if root := data_root(params):
+        return root
+    return draw_demo_posters(runs_path() / f"demo_posters_{params.n_demo_posters}", params.n_demo_posters)
+
+
+def remembered_pictures(
+    root: Path,  # a data folder
+) -> Path:
+    "The file in which the audit remembers the pictures of a data folder."
+    return runs_path() / "pictures" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.csv"
+
+
+def count_posters(
+    table: pd.DataFrame,  # split, genres
+    genres: Sequence[str],
+) -> pd.DataFrame:
+    "Return posters per genre, in all and in each split, the most frequent genre first."
+    counts = table[list(genres)].sum().to_frame("posters")
+    for split in SPLITS if (table["split"] != "").any() else ():
+        counts[split] = table.loc[table["split"] == split, list(genres)].sum()
+    return counts.astype(int).sort_values("posters", ascending=False, kind="stable").rename_axis("genre")
+
+# %% ../nbs/05_annotations.ipynb #7d10ab52
+@dataclass(frozen=True, eq=False)
+class AuditReport:
+    "What a training run would read, and what is wrong with it."
+
+    root: Path
+    reading: str  # how the tables were read, in a line
+    rows: pd.DataFrame  # the first posters: Id, genres, picture
+    genres: pd.DataFrame  # posters per genre, in all and in each split
+    findings: pd.DataFrame
+    problem: AuditError | None  # what would stop a training run
+
+    def __repr__(self) -> str:
+        return f"{self.root}: {self.reading}"
+
+    def stop(self) -> str:
+        "Raise what would stop a training run; otherwise say that nothing would."
+        if self.problem:
+            raise self.problem
+        return "Nothing here stops a training run."
+
+
+def show_rows(
+    table: pd.DataFrame,  # Id, path, genres
+    genres: Sequence[str],
+    n: int = 5,
+) -> pd.DataFrame:
+    "Return the first posters as they are understood."
+    names = np.array(genres, dtype=object)
+    read = [", ".join(names[row]) for row in table[list(genres)].head(n).to_numpy(bool)]
+    pictures = [some([os.path.basename(path)]) if path else "none" for path in table["path"].head(n)]
+    return pd.DataFrame({"Id": table["Id"].head(n), "genres": read, "picture": pictures})
+
+
+def audit_folder(
+    params: AuditParams,
+) -> AuditReport:
+    "Read a data folder as a training run would; raise `ConfigError` if it is not clear what a table means."
+    how, drop = TableFormat(params.id_column, params.genre_column, params.genre_separator), tuple(params.drop_genres)
+    with told():
+        root = posters_folder(params)
+        rows, _ = read_rows(root, drop, how)
+    table, genres, problem = rows.table, rows.genres, None
+    try:
+        if params.pictures:
+            fractions, seed, least = tuple(params.split_fractions), params.split_seed, params.min_positives
+            data = load_data(root, fractions, seed, drop, least, remembered_pictures(root), how=how)
+            findings, genres = data.findings, data.genres
+            table = pd.concat([getattr(data, split).assign(split=split) for split in SPLITS])
+        else:
+            read = read_annotations(root, drop, how)
+            found = [*read.findings, *wrong_pictures(read.table.assign(fault=""), read.hint)]
+            stop_if_wrong(root, found)
+            findings = findings_table(found)
+    except AuditError as error:
+        findings, problem = error.findings, error
+    return AuditReport(
+        root, rows.reading, show_rows(rows.table, rows.genres), count_posters(table, genres), findings, problem
+    )

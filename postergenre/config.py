@@ -6,9 +6,9 @@
 __all__ = ['EXPONENT', 'Flag', 'Number', 'Kwargs', 'Items', 'RUN_NAME', 'NEUTRAL', 'plain_number', 'plain_flag', 'parameter',
            'Schema', 'free_name', 'DataParams', 'InputParams', 'ModelParams', 'TrainingParams', 'LaterParams', 'Params',
            'PredictParams', 'PickParams', 'CompareParams', 'ExploreParams', 'EvaluateParams', 'TryParams',
-           'BenchParams', 'kind_of', 'describe', 'ConfigError', 'told', 'nearest', 'make_params', 'read_parameters',
-           'parameters_cell', 'read_params_file', 'write_params_file', 'run_folder', 'differences', 'data_root',
-           'with_root']
+           'BenchParams', 'AuditParams', 'kind_of', 'describe', 'ConfigError', 'told', 'nearest', 'make_params',
+           'read_parameters', 'parameters_cell', 'read_params_file', 'write_params_file', 'run_folder', 'differences',
+           'data_root', 'with_root']
 
 # %% ../nbs/01_config.ipynb #d39b04f7
 import contextlib
@@ -325,6 +325,25 @@ class BenchParams(Schema):
     overwrite: Flag = parameter(False, "start anew where results of other parameters, code or machine are there")
 
     _free_name = field_validator("experiment_name")(free_name)
+
+# %% ../nbs/01_config.ipynb #7d10ab40
+class AuditParams(Schema):
+    "The job `audit`."
+
+    root_path: str | None = parameter(
+        None, "data folder; none: the environment's ROOT_PATH, or else demo posters", min_length=1
+    )
+    id_column: str = parameter("auto", "column of the ids; auto: `Id`, or what is found to be it", min_length=1)
+    genre_column: str = parameter("auto", "column of the genres as text; auto: `Genre`, if it is there", min_length=1)
+    genre_separator: str | None = parameter(
+        "auto", "of the genres in a cell, such as '|'; none: a cell is one genre; auto: found", min_length=1
+    )
+    pictures: Flag = parameter(True, "decode every picture; false: the tables and the names of the pictures only")
+    n_demo_posters: int = parameter(160, "drawn where there is no data folder", "posters", ge=100)
+    split_fractions: list[Number] = parameter([0.8, 0.1, 0.1], "of train, valid and test, where no split files exist")
+    split_seed: int = parameter(42, "of the split", ge=0)
+    drop_genres: list[str] = parameter(["N/A", "Reality-TV"], "genres left out of the table")
+    min_positives: int = parameter(10, "a genre with fewer in a split is left out of its averages", "posters", ge=1)
 
 # %% ../nbs/01_config.ipynb #9a76f928
 def kind_of(

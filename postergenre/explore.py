@@ -41,7 +41,9 @@ from postergenre.annotations import (
     complaint,
     inspect_pictures,
     open_rgb,
+    posters_folder,
     read_rows,
+    remembered_pictures,
     same_pictures,
     stamp,
 )
@@ -57,7 +59,7 @@ from postergenre.dataset import (
 )
 from .plots import compact, genre_colors, new_figure
 from .sampler import order_of_pass
-from .training import load_run_data, posters_folder, remembered_pictures
+from .training import load_run_data
 from .widgets import round_trip
 
 # %% ../nbs/28_explore.ipynb #5c102657
