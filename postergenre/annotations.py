@@ -10,11 +10,11 @@ __all__ = ['STOPS', 'BYTE_ORDER_MARKS', 'SEPARATORS', 'MISSING', 'TOKENS', 'LONG
            'cells_of_parquet', 'cells_of_excel', 'name_columns', 'read_file', 'read_cells', 'parse_list', 'item_name',
            'list_items', 'split_genres', 'guess_separator', 'unseparated_cells', 'GenreText', 'genres_from_text',
            'describe_separator', 'ask_for_separator', 'genres_from_flags', 'TableFormat', 'plain_name', 'given_column',
-           'picture_name', 'share_of_pictures', 'choose_id_column', 'choose_genre_column', 'other_genre_column',
-           'clean_ids', 'Table', 'check_genres', 'read_table', 'Labels', 'labels_of', 'tables_in', 'find_tables',
-           'about_tables', 'find_pictures', 'Annotations', 'merge_rows', 'drop_some_genres', 'join_tables',
-           'describe_reading', 'picture_hint', 'read_rows', 'read_annotations', 'PosterError', 'refusal', 'to_rgb',
-           'complaint', 'open_rgb', 'decode_poster', 'grey_picture', 'Inspected', 'inspect_picture', 'stamp',
+           'picture_name', 'share_of_pictures', 'choose_id_column', 'holds_flags', 'choose_genre_column',
+           'other_genre_column', 'clean_ids', 'Table', 'check_genres', 'read_table', 'Labels', 'labels_of', 'tables_in',
+           'find_tables', 'about_tables', 'find_pictures', 'Annotations', 'merge_rows', 'drop_some_genres',
+           'join_tables', 'describe_reading', 'picture_hint', 'read_rows', 'read_annotations', 'PosterError', 'refusal',
+           'to_rgb', 'complaint', 'open_rgb', 'decode_poster', 'grey_picture', 'Inspected', 'inspect_picture', 'stamp',
            'read_cache', 'inspect_pictures', 'near_looks', 'same_pictures', 'wrong_pictures', 'same_picture_findings',
            'check_pictures', 'check_fractions', 'stratify', 'is_uneven', 'split_posters', 'hash_lines', 'targets_of',
            'Data', 'drop_unlearnable', 'split_findings', 'make_data', 'load_data', 'audit', 'posters_folder',
@@ -554,6 +554,14 @@ def choose_id_column(
     return likely[0]
 
 
+def holds_flags(
+    column: pd.Series,  # cells
+) -> bool:
+    "Return True if a column has 0, 1, true and false, and nothing else."
+    cells = set(column.str.strip().str.lower()) - {""}
+    return bool(cells) and cells <= set(FLAGS)
+
+
 def choose_genre_column(
     cells: pd.DataFrame,  # a table as text
     given: str,  # its name, or auto
@@ -562,7 +570,8 @@ def choose_genre_column(
     "Return the column of genres as text, or None if there are only columns of 0 and 1; raise `ValueError`."
     if given != "auto":
         return given_column(cells, given, "genre_column")
-    likely = [column for column in cells if plain_name(column) in ("genre", "genres") and column != id_column]
+    named = [column for column in cells if plain_name(column) in ("genre", "genres") and column != id_column]
+    likely = [column for column in named if not holds_flags(cells[column])]
     if len(likely) > 1:
         raise ValueError(f"has several columns of genres, {some(map(repr, likely))}. Give `genre_column`: one of them")
     return likely[0] if likely else None
@@ -614,7 +623,7 @@ def clean_ids(
     return ids, " and ".join(name for name, rows in left_off.items() if rows.any())
 
 # %% ../nbs/05_annotations.ipynb #79fe603d
-RESERVED = ("Id", "path", "split", "digest", "group", "fault", "look", "true", "error", "genres")  # columns of ours
+RESERVED = "Id path split digest group fault look true error Genre Genres genre genres".split()  # columns of ours
 
 
 class Table(NamedTuple):
