@@ -166,7 +166,7 @@ def column_separator(
         likely = even or [max(likely, key=widths.__getitem__)]
     return likely[0] if likely else ","
 
-
+# %% ../nbs/05_annotations.ipynb #7d10ab69
 def cells_of_text(
     content: bytes,  # of a CSV file, with whatever separator and encoding
 ) -> tuple[pd.DataFrame, str]:
@@ -214,7 +214,7 @@ def cells_of_parquet(
     columns = [[str(name), *map(cell_text, table.iloc[:, place])] for place, name in enumerate(table.columns)]
     return pd.DataFrame(dict(enumerate(columns)), dtype=str), "a Parquet file"
 
-
+# %% ../nbs/05_annotations.ipynb #7d10ab70
 def cells_of_excel(
     content: bytes,
 ) -> tuple[pd.DataFrame, str]:
@@ -301,7 +301,7 @@ def item_name(
         raise TypeError(type(item).__name__)
     return str(item).strip()
 
-
+# %% ../nbs/05_annotations.ipynb #7d10ab61
 def list_items(
     text: str,  # a cell without blanks around it
 ) -> list[str] | None:
@@ -363,7 +363,7 @@ def guess_separator(
             )
     return mark
 
-
+# %% ../nbs/05_annotations.ipynb #7d10ab63
 def unseparated_cells(
     plain: dict[int, str],  # by row: cells without a separator
 ) -> tuple[str, list[int]] | None:
@@ -413,7 +413,7 @@ def genres_from_text(
     doubtful = unseparated_cells(plain) if separator == "auto" and mark is None else None
     return GenreText(table, describe_separator(plain, lists, mark), ask_for_separator(column.name, cells, doubtful))
 
-
+# %% ../nbs/05_annotations.ipynb #7d10ab62
 def describe_separator(
     plain: dict[int, str],  # by row: cells that are no lists
     lists: dict[int, str],  # by row: those that are
@@ -488,7 +488,7 @@ def plain_name(
     "Return the name of a column without case and marks."
     return re.sub(r"[\W_]", "", column.lower())
 
-
+# %% ../nbs/05_annotations.ipynb #7d10ab71
 def given_column(
     cells: pd.DataFrame,  # a table as text
     name: str,  # as given
@@ -553,7 +553,7 @@ def choose_id_column(
         )
     return likely[0]
 
-
+# %% ../nbs/05_annotations.ipynb #7d10ab60
 def holds_flags(
     column: pd.Series,  # cells
 ) -> bool:
@@ -648,7 +648,7 @@ def check_genres(
         if "|" in genre or not genre.isprintable():
             raise ValueError(f"has a genre named {genre!r}; allowed: no bar and no line break. Rename it")
 
-
+# %% ../nbs/05_annotations.ipynb #7d10ab64
 def read_table(
     path: str | Path,  # a file with a column of ids and genres: 0/1 columns, or a column of text
     how: TableFormat = TableFormat(),  # noqa: B008, it cannot be changed
@@ -727,7 +727,7 @@ def tables_in(
                 found.setdefault(path.name.lower().removesuffix(suffix), []).append(path)
     return found
 
-
+# %% ../nbs/05_annotations.ipynb #7d10ab67
 def find_tables(
     root: Path,  # the data folder
 ) -> dict[str, Path]:
@@ -745,7 +745,7 @@ def find_tables(
         raise FileNotFoundError(f"There are no annotations in {root}.{hint} {LAYOUT}")
     return given or {"": found["train"]}
 
-
+# %% ../nbs/05_annotations.ipynb #7d10ab68
 def about_tables(
     root: Path,  # the data folder
     files: dict[str, Path],  # from `find_tables`
@@ -909,7 +909,7 @@ def picture_hint(
     path = alike.get(plain_name(shown).lstrip("0"), next(iter(pictures.values())))
     return f"for instance Id {shown}; Images/ has {os.path.basename(path)}"
 
-
+# %% ../nbs/05_annotations.ipynb #7d10ab65
 def read_rows(
     root: str | Path,  # the data folder
     drop_genres: Sequence[str] = (),  # genres to leave out
@@ -1485,7 +1485,7 @@ class AuditReport:
             raise self.problem
         return "Nothing here stops a training run."
 
-
+# %% ../nbs/05_annotations.ipynb #7d10ab66
 def show_rows(
     table: pd.DataFrame,  # Id, path, genres
     genres: Sequence[str],
