@@ -174,7 +174,9 @@ def cells_of_text(
     text, encoding = decode_text(content)
     if "\0" in text:
         raise ValueError("is neither text nor Parquet nor Excel. Save it as CSV in UTF-8")
-    mark = column_separator(text)
+    told = re.match(r"sep=(.)\r?\n", text)  # Excel's way of naming the mark
+    text = text[told.end() :] if told else text
+    mark = told[1] if told and told[1] in SEPARATORS else column_separator(text)
     try:
         cells = pd.read_csv(io.StringIO(text), header=None, dtype=str, keep_default_na=False, sep=mark)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -308,6 +310,8 @@ def list_items(
     "Return the names in a list, or None if the cell is no list; raise `ValueError` if it is a broken one."
     if array := re.fullmatch(r"array\((.*?)(,\s*dtype=.*)?\)", text, re.DOTALL):
         text = array[1]
+    if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'":  # 'Action', 'Comedy'
+        text = f"[{text}]"
     if text[:1] not in ("[", "(", "{"):
         return None
     refused = ValueError(f"genres are written {text!r}; allowed: A|B, or a list such as ['A', 'B']")
@@ -355,11 +359,15 @@ def guess_separator(
         raise ValueError(f"genres are written in two ways: {said}. Write all in one way, or give `genre_separator`")
     mark = marks[0] if marks else None
     for row, text in plain.items() if mark in (",", ";") else ():
-        if any(not part.strip() or len(part) > LONGEST_NAME for part in text.split(mark)) and text:
-            first = found[mark]
+        problem = ""
+        if mark == ";" and (entity := re.search(r"&#?\w+;", text)):
+            problem = f"has {entity[0]}, which HTML writes for a character. Write the character itself."
+        elif text and any(not part.strip() or len(part) > LONGEST_NAME for part in text.split(mark)):
+            problem = f"does not separate cleanly at {mark!r}."
+        if problem:
             raise ValueError(
-                f"row {row} ({text[:100]!r}) does not separate cleanly at {mark!r}, as row {first} "
-                f"({plain[first][:100]!r}) may do. Give `genre_separator`: {mark!r} if it separates genres, none if not"
+                f"row {row} ({text[:100]!r}) {problem} Give `genre_separator`: {mark!r} if it separates genres, "
+                "none if not"
             )
     return mark
 
@@ -370,7 +378,7 @@ def unseparated_cells(
     "Return a mark that may separate genres all the same, and the rows that have it; None if no mark is likely."
     cells = {row: text for row, text in plain.items() if text.lower() not in MISSING and text.upper() != "N/A"}
     for mark in ("/", "+", "&", "\\", "、", "，", "·", "#", ":", "_", "-", " "):
-        parted = {row: [part for part in text.split(mark) if part.strip()] for row, text in cells.items()}
+        parted = {row: [part.strip() for part in text.split(mark) if part.strip()] for row, text in cells.items()}
         several = [row for row, parts in parted.items() if len(parts) > 1]
         names = {part for parts in parted.values() for part in parts}
         if several and 2 * len(several) >= len(cells) and (len(several) == len(cells) or len(names) < len(cells)):
@@ -890,8 +898,9 @@ def describe_reading(
     for table in read:
         files.setdefault(table.words, []).append(table.name)
     said = "; ".join(f"{' and '.join(names)}: {words}" for words, names in files.items())
-    counts = f"{len(annotations.table):,} rows, {len(annotations.genres)} genres, {without:,} rows without a genre"
-    return f"{said}; {counts}"
+    n = len(annotations.table)
+    counts = f"{n:,} row{'s' * (n != 1)}, {len(annotations.genres)} genres, {without:,} row{'s' * (without != 1)}"
+    return f"{said}; {counts} without a genre"
 
 
 def picture_hint(
