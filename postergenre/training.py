@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PREFIXES_OF_OTHER_JOBS', 'lock_run', 'release', 'clear_run', 'job_of', 'open_run', 'cache_folder', 'load_run_data',
            'dataset_of', 'evaluation_loader', 'start_of', 'replaced_start', 'start_from', 'check_metric',
-           'create_accelerator', 'loss_of', 'create_run', 'features_for_head', 'compiled', 'add_training', 'run_state',
-           'save_state', 'check_data', 'restore_state', 'tell_progress', 'load_state', 'prepare', 'seed_epoch',
-           'train_epoch', 'evaluate', 'validate', 'check_stored', 'call', 'fit', 'describe_split', 'save_predictions',
-           'finish', 'compare_stored', 'summarise', 'train', 'finished_run']
+           'create_accelerator', 'loss_of', 'create_run', 'features_for_head', 'compiled', 'check_batch_size',
+           'add_training', 'run_state', 'save_state', 'check_data', 'restore_state', 'tell_progress', 'load_state',
+           'prepare', 'seed_epoch', 'forward', 'train_epoch', 'evaluate', 'validate', 'check_stored', 'call', 'fit',
+           'describe_split', 'save_predictions', 'finish', 'compare_stored', 'summarise', 'train', 'finished_run']
 
 # %% ../nbs/18_training.ipynb #5cc71bc8
 import dataclasses
@@ -35,7 +35,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .annotations import Data, TableFormat, load_data, posters_folder, remembered_pictures, targets_of
+from .annotations import Data, TableFormat, load_data, posters_folder, remembered_pictures, some, targets_of
 from .cache import cached_posters, load_patiently
 from .callbacks import SUMMARY, Evaluation, Run, create_callbacks
 from .checkpoints import find_checkpoint, load_checkpoint, load_plain, model_of, versions
@@ -270,9 +270,15 @@ def check_metric(
     targets = targets_of(data.valid, data.genres)
     if not counted_genres(targets, params.min_positives).any():
         counted = describe_counted(targets, data.genres, params.min_positives)
+        everywhere = [
+            genre for genre, count in zip(data.genres, targets.sum(axis=0), strict=True) if count == len(targets)
+        ]
+        way_out = "Lower `min_positives`, or give" if params.min_positives > 1 else "Give"
+        if everywhere:
+            way_out = f"All validation posters have {some(everywhere)}, so nothing tells them apart: give"
         raise ConfigError(
-            f"The validation split cannot choose a best checkpoint. {counted} Lower `min_positives`, or give more "
-            "validation posters."
+            f"The validation split cannot choose a best checkpoint. {counted} {way_out} more validation posters"
+            f"{', some of them without it' if everywhere else ''}."
         )
 
 
@@ -326,7 +332,8 @@ def create_run(
         with told():
             run.start, run.start_report = start_of(params), start_from(model, params, data)
     for callback in run.callbacks:
-        callback.on_setup(run)
+        with told():
+            callback.on_setup(run)
     with told():
         run.loss = loss_of(params, data).to(accelerator.device)
     add_training(run, state)
@@ -377,12 +384,25 @@ def compiled(
     return torch.compile(network)
 
 # %% ../nbs/18_training.ipynb #688366de
+#| export
+
+# %% ../nbs/18_training.ipynb #7d10ac63
+def check_batch_size(
+    batch_size: int,
+    n: int,  # training posters
+) -> None:
+    "Raise `ConfigError` if a batch would hold a poster twice."
+    if batch_size > n:
+        raise ConfigError(f"`batch_size`: given {batch_size:,}; allowed: at most {n:,}, which is all training posters.")
+
+# %% ../nbs/18_training.ipynb #7d10ac64
 def add_training(
     run: Run,  # with data and model; what is to stay still is frozen
     state: dict[str, Any] | None = None,  # of a run that was begun
 ) -> None:
     "Adds sampler, schedule, optimizer, loaders and moving average, and lets Accelerate place them."
     params, accelerator, n = run.params, run.accelerator, len(run.data.train)
+    check_batch_size(params.batch_size, n)
     optimizer = create_optimizer(run.model, params.optimizer, params.optimizer_kwargs, params.backbone_lr_factor)
     # Accelerate deals whole batches out to the processes, so an epoch needs that many for each of them
     processes = accelerator.num_processes
@@ -539,6 +559,22 @@ def seed_epoch(
     torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
 
+def forward(
+    run: Run,
+    images: torch.Tensor,  # a batch
+) -> torch.Tensor:
+    "Return the logits; raise `ConfigError` if batch norm has one value to normalise."
+    try:
+        return run.network(images)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            f"`batch_size`: given {run.params.batch_size}; allowed for {run.params.model_name}: at least 2, because "
+            "its batch norm needs several values per channel."
+        ) from None
+
+# %% ../nbs/18_training.ipynb #7d10ac65
 def train_epoch(
     run: Run,
 ) -> float:
@@ -548,7 +584,7 @@ def train_epoch(
     for batch, (images, targets, _) in enumerate(run.train_loader, start=1):
         set_lr(run.optimizer, run.schedule.lr(run.step))
         with run.accelerator.autocast():
-            logits = run.network(images)
+            logits = forward(run, images)
         loss = run.loss(logits, targets)
         run.accelerator.backward(loss)
         if run.params.gradient_clip:
