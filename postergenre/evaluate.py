@@ -11,10 +11,10 @@ __all__ = ['FEW_PREDICTED', 'MOST_GENRES', 'FEWEST', 'CANNOT_KNOW', 'STYLE', 'RE
            'surest_hits', 'cam_choice', 'plot_cams', 'plot_mean_maps', 'wilson_low', 'stops_at_most', 'missing_genres',
            'replaced_evaluation', 'check_replaced', 'is_watched', 'Evaluated', 'title_of', 'export_note',
            'reading_notes', 'cam_pictures', 'draw_pictures', 'score_run', 'with_pictures', 'evaluate_run', 'plain_rows',
-           'evaluation_facts', 'in_words', 'report_html', 'card_front', 'card_tables', 'model_card', 'write_evaluation',
-           'write_or_keep', 'show_results', 'ThresholdCounts', 'ThresholdFigure', 'data_address', 'small_picture',
-           'picture_cell', 'picture_row', 'EvaluationControls', 'ThresholdControls', 'MistakesControls',
-           'EvaluationPage']
+           'evaluation_facts', 'in_words', 'report_html', 'card_front', 'markdown_text', 'card_tables', 'model_card',
+           'write_evaluation', 'write_or_keep', 'show_results', 'ThresholdCounts', 'ThresholdFigure', 'data_address',
+           'small_picture', 'picture_cell', 'picture_row', 'EvaluationControls', 'ThresholdControls',
+           'MistakesControls', 'EvaluationPage']
 
 # %% ../nbs/30_evaluate.ipynb #30c22ba7
 import base64
@@ -23,6 +23,7 @@ import hashlib
 import html
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -152,7 +153,7 @@ def stored_scores(
     if run.weights.name != "model.best.pth" or not path.is_file():
         return None
     try:
-        table = pd.read_csv(path, keep_default_na=False, dtype={"Id": str}).set_index("Id")
+        table = pd.read_csv(path, keep_default_na=False, dtype={"Id": str, "true": str}).set_index("Id")
         scores = table[run.genres].astype(np.float64)
     except (ValueError, KeyError):
         return None
@@ -992,6 +993,13 @@ def card_front(
     return f"---\n{text.getvalue()}---\n"
 
 # %% ../nbs/30_evaluate.ipynb #90d55141
+def markdown_text(
+    name: str,  # of a genre
+) -> str:
+    "Return a name as Markdown shows it literally, in a table too."
+    return re.sub(r"([\\`*_\[\]~])", r"\\\1", html.escape(name, quote=False)).replace("|", "&#124;")
+
+
 def card_tables(
     evaluated: Evaluated,
 ) -> tuple[str, str]:
@@ -1011,13 +1019,13 @@ def card_tables(
     )
     genres = pd.DataFrame(
         {
-            "positives": table["positives"],
+            "positives": table["positives"].to_list(),
             "AP": ["none to find" if np.isnan(ap) else f"{ap:.3f}" for ap in table["ap"]],
             "95 % interval": [interval(*ends) for ends in zip(table["ap_low"], table["ap_high"], strict=True)],
             "no skill": [f"{floor:.3f}" for floor in table["floor"]],
             "threshold": [f"{threshold:.4f}" for threshold in table["threshold"]],
         },
-        index=pd.Index([html.escape(genre).replace("|", "&#124;") for genre in table.index], name="genre"),
+        index=pd.Index([markdown_text(genre) for genre in table.index], name="genre"),
     )
     return markdown(overall), markdown(genres)
 
