@@ -179,7 +179,7 @@ def remembered_pictures(
     root: Path,  # a data folder
 ) -> Path:
     "The file in which the audit remembers the pictures of a data folder."
-    return runs_path() / "pictures" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.csv"
+    return runs_path() / "pictures" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.npz"
 
 
 def load_run_data(
