@@ -578,6 +578,7 @@ def inspect_pictures(
         if len(digests) > compared:
             found = find_copies(np.stack(list(thumbnails.values())), compared)
             copies = np.concatenate([copies[np.isin(copies, digests).all(axis=1)], digests[found]])
+            copies = np.unique(copies, axis=0)  # a file may have been touched
         if cache is not None:
             write_cache(cache, stamps, known, copies)
     rows = [known[path][:2] for path in stamps]
