@@ -582,7 +582,8 @@ def inspect_pictures(
         if cache is not None:
             write_cache(cache, stamps, known, copies)
     rows = [known[path][:2] for path in stamps]
-    table = pd.DataFrame(rows, index=list(stamps), columns=["fault", "digest"], dtype=str)
+    index = pd.Index(list(stamps), dtype=object)  # a path need not be valid text
+    table = pd.DataFrame(rows, index=index, columns=["fault", "digest"], dtype=str)
     return table.assign(group=group_pictures(table["digest"], copies))
 
 # %% ../nbs/05_annotations.ipynb #e80cc22d

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from postergenre import annotations
+from postergenre import annotations, copies
 from postergenre.annotations import AuditError, inspect_pictures, load_data
 from postergenre.copies import find_copies, thumbnail
 from postergenre.demo import draw_demo_posters
@@ -136,11 +136,45 @@ def test_known_pictures_are_neither_decoded_nor_compared_again(root, tmp_path, m
     os.utime(paths[3], (1, 1))
     assert inspect_pictures(paths[:-1], cache).equals(first) and calls == [paths[3], (58, 59)]
     calls.clear()
-    copy_poster(root, Path(paths[5]).stem, Path(paths[-1]).stem, KINDS["mirrored"])
+    copy_poster(root, Path(paths[5]).stem, Path(paths[-1]).stem, lambda image: cropped(image, 0.07))
     groups = inspect_pictures(paths, cache)["group"]
     assert calls == [paths[-1], (59, 60)] and groups.iloc[-1] == groups.iloc[5] and groups.nunique() == 58
     calls.clear()
     assert inspect_pictures(paths[8:30], cache)["group"].nunique() == 22 and not calls
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are text there")
+def test_a_picture_whose_name_is_no_text_is_remembered(root, tmp_path, monkeypatch):
+    path = os.fsdecode(os.fsencode(root / "Images") + b"/demo\xff.jpg")
+    try:
+        shutil.copy(root / "Images" / "demo0000.jpg", path)
+    except OSError:
+        pytest.skip("this file system wants names that are text")
+    first = inspect_pictures([path], tmp_path / "pictures.npz")
+    monkeypatch.setattr(annotations, "inspect_picture", None)
+    assert inspect_pictures([path], tmp_path / "pictures.npz").equals(first) and list(first.index) == [path]
+
+
+def test_looking_and_comparing_show_progress(root, tmp_path, monkeypatch):
+    shown = []
+
+    def record(items, total, what, each=1):
+        for number, item in enumerate(items, start=1):
+            yield item
+            shown.append((min(number * each, total), total, what))
+
+    for module in (annotations, copies):
+        monkeypatch.setattr(module, "announced", record)
+    monkeypatch.setattr(copies, "BLOCK", 25)
+    paths = sorted(map(str, (root / "Images").iterdir()))
+    inspect_pictures(paths, tmp_path / "pictures.npz")
+    assert [line for line in shown if "compared" in line[2]] == [
+        (done, 60, "pictures compared") for done in (25, 50, 60)
+    ]
+    assert (60, 60, "pictures looked at") in shown
+    shown.clear()
+    inspect_pictures(paths, tmp_path / "pictures.npz")
+    assert not shown
 
 
 def test_demo_posters_have_no_copies(tmp_path):
@@ -191,7 +225,7 @@ def test_copies_of_real_posters_are_found_and_no_others():
     chosen = rng.sample(range(len(posters)), 150)
     changed = [{kind: saved_thumbnail(one) for kind, one in real_copies(images[row], rng).items()} for row in chosen]
     for kind in changed[0]:
-        both = np.concatenate([thumbnails, np.stack([copies[kind] for copies in changed])])
+        both = np.concatenate([thumbnails, np.stack([thumbnails_of[kind] for thumbnails_of in changed])])
         found = {tuple(pair) for pair in find_copies(both, known=len(thumbnails)).tolist()}
         right = found & {(row, len(thumbnails) + number) for number, row in enumerate(chosen)}
         others = {tuple(sorted(posters["Id"][[one, chosen[other - len(thumbnails)]]])) for one, other in found - right}
