@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['STOPS', 'BYTE_ORDER_MARKS', 'SEPARATORS', 'MISSING', 'TOKENS', 'LONGEST_NAME', 'FLAGS', 'NO_FLAG', 'SUFFIXES',
            'ID_NAMES', 'GENRE_NAMES', 'RESERVED', 'LAYOUT', 'SPLITS', 'TABLE_SUFFIXES', 'SPLIT_NAME', 'MAX_PIXELS',
-           'FORMATS', 'BLANK_RANGE', 'BITS', 'FEW_BITS', 'Finding', 'findings_table', 'some', 'AuditError',
-           'stop_if_wrong', 'decode_text', 'check_one_encoding', 'column_separator', 'cells_of_text', 'cell_text',
-           'cells_of_parquet', 'cells_of_excel', 'name_columns', 'read_file', 'read_cells', 'parse_list', 'item_name',
-           'list_items', 'split_genres', 'guess_separator', 'unseparated_cells', 'GenreText', 'genres_from_text',
-           'describe_separator', 'ask_for_separator', 'genres_from_flags', 'TableFormat', 'plain_name', 'given_column',
-           'picture_name', 'share_of_pictures', 'choose_id_column', 'holds_flags', 'choose_genre_column',
-           'other_genre_column', 'clean_ids', 'Table', 'check_genres', 'read_table', 'Labels', 'labels_of', 'tables_in',
-           'find_tables', 'about_tables', 'find_pictures', 'Annotations', 'merge_rows', 'drop_some_genres',
-           'join_tables', 'describe_reading', 'picture_hint', 'read_rows', 'read_annotations', 'PosterError', 'refusal',
-           'to_rgb', 'complaint', 'open_rgb', 'decode_poster', 'grey_picture', 'Inspected', 'inspect_picture', 'stamp',
-           'read_cache', 'inspect_pictures', 'near_looks', 'same_pictures', 'wrong_pictures', 'same_picture_findings',
+           'FORMATS', 'BLANK_RANGE', 'NO_THUMBNAIL', 'VERSION', 'NO_COPIES', 'BLOCK', 'Finding', 'findings_table',
+           'some', 'AuditError', 'stop_if_wrong', 'decode_text', 'check_one_encoding', 'column_separator',
+           'cells_of_text', 'cell_text', 'cells_of_parquet', 'cells_of_excel', 'name_columns', 'read_file',
+           'read_cells', 'parse_list', 'item_name', 'list_items', 'split_genres', 'guess_separator',
+           'unseparated_cells', 'GenreText', 'genres_from_text', 'describe_separator', 'ask_for_separator',
+           'genres_from_flags', 'TableFormat', 'plain_name', 'given_column', 'picture_name', 'share_of_pictures',
+           'choose_id_column', 'holds_flags', 'choose_genre_column', 'other_genre_column', 'clean_ids', 'Table',
+           'check_genres', 'read_table', 'Labels', 'labels_of', 'tables_in', 'find_tables', 'about_tables',
+           'find_pictures', 'Annotations', 'merge_rows', 'drop_some_genres', 'join_tables', 'describe_reading',
+           'picture_hint', 'read_rows', 'read_annotations', 'PosterError', 'refusal', 'to_rgb', 'complaint', 'open_rgb',
+           'decode_poster', 'grey_picture', 'Inspected', 'inspect_picture', 'stamp', 'read_cache', 'write_cache',
+           'inspect_all', 'usable_pictures', 'inspect_pictures', 'wrong_pictures', 'same_picture_findings',
            'check_pictures', 'check_fractions', 'stratify', 'is_uneven', 'split_posters', 'hash_lines', 'targets_of',
            'Data', 'drop_unlearnable', 'split_findings', 'make_data', 'load_data', 'audit', 'posters_folder',
            'remembered_pictures', 'count_posters', 'AuditReport', 'show_rows', 'audit_folder']
@@ -35,19 +36,18 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import imagehash
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from .config import AuditParams, Params, data_root, nearest, told
+from .copies import THUMBNAIL, find_copies, group_pictures, thumbnail
 from .demo import draw_demo_posters
-from .paths import runs_path, write_json, write_whole
+from .paths import announced, runs_path, write_json, write_whole
 
 # %% ../nbs/05_annotations.ipynb #f73effcd
 STOPS = "stops the run"
@@ -1048,12 +1048,15 @@ def grey_picture(
     return open_rgb(io.BytesIO(content), about=128, grey=True).convert("L")
 
 # %% ../nbs/05_annotations.ipynb #cdcb5f9d
+NO_THUMBNAIL = np.zeros(THUMBNAIL[::-1], dtype=np.uint8)
+
+
 class Inspected(NamedTuple):
     "What is kept of a picture."
 
     fault: str = ""  # why it cannot be used; empty: it can
     digest: str = ""  # of the file's bytes: BLAKE2b, 32 hexadecimal digits
-    look: str = ""  # difference hash, 64 hexadecimal digits
+    thumbnail: np.ndarray = NO_THUMBNAIL  # see `postergenre.copies`
 
 
 def inspect_picture(
@@ -1068,11 +1071,14 @@ def inspect_picture(
         said = str(error) if isinstance(error, PosterError) else f"unreadable, {type(error).__name__}"
         return Inspected(known.get(type(error), "cut off" if "truncated" in str(error) else said))
     darkest, lightest = grey.getextrema()
-    look = np.packbits(imagehash.dhash(grey, hash_size=16).hash).tobytes().hex()
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-    return Inspected("blank" if lightest - darkest < BLANK_RANGE else "", digest, look)
+    return Inspected("blank" if lightest - darkest < BLANK_RANGE else "", digest, thumbnail(grey))
 
 # %% ../nbs/05_annotations.ipynb #0019094b
+VERSION = "postergenre pictures 2"  # of the remembered pictures; another one is made again
+NO_COPIES = np.empty((0, 2), dtype="<U32")
+
+
 def stamp(
     path: str,  # a file
 ) -> str:
@@ -1085,81 +1091,79 @@ def stamp(
 
 
 def read_cache(
-    cache: str | Path | None,  # a CSV file that `inspect_pictures` wrote, may be missing
+    cache: str | Path | None,  # a file that `write_cache` wrote; may be missing or damaged
     stamps: dict[str, str],  # of the pictures that are wanted
-) -> dict[str, Inspected]:
-    "What is known of pictures that did not change since."
-    if cache is None or not Path(cache).is_file():
-        return {}
-    rows = read_cells(cache)
-    if list(rows) != ["path", "stamp", *Inspected._fields]:
-        raise ValueError(
-            f"{Path(cache).name} is no cache of an audit: it has the columns {some(rows.columns, 8)}. Name another."
-        )
-    return {row[0]: Inspected(*row[2:]) for row in rows.itertuples(index=False) if stamps.get(row[0]) == row[1] != ""}
+) -> tuple[dict[str, Inspected], np.ndarray]:
+    "Return what is known of pictures that did not change since, and the copies among all of them, by digest."
+    if cache is None:
+        return {}, NO_COPIES
+    if Path(cache).suffix != ".npz":
+        raise ValueError(f"{Path(cache).name} is no cache of an audit; allowed is a file named *.npz. Name another.")
+    try:
+        with np.load(cache) as stored:
+            names, marks, faults, digests = (stored[name].tolist() for name in ("path", "stamp", "fault", "digest"))
+            rows = zip(names, marks, map(Inspected, faults, digests, stored["thumbnail"]), strict=True)
+            known = {name: picture for name, mark, picture in rows if stamps.get(name) == mark != ""}
+            return (known, stored["copies"]) if stored["version"] == VERSION else ({}, NO_COPIES)
+    except Exception:  # missing, or damaged, at which numpy and zipfile raise whatever they like
+        return {}, NO_COPIES
+
+# %% ../nbs/05_annotations.ipynb #92ff5544
+def write_cache(
+    cache: str | Path,  # a file named *.npz
+    stamps: dict[str, str],  # of the pictures
+    known: dict[str, Inspected],  # all of them
+    copies: np.ndarray,  # (pairs, 2) str: digests of pictures that are copies of each other
+) -> None:
+    "Write what `read_cache` reads."
+    faults, digests, thumbnails = zip(*(known[path] for path in stamps), strict=True)
+    columns = {"path": list(stamps), "stamp": list(stamps.values()), "fault": faults, "digest": digests}
+    with write_whole(cache) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, version=VERSION, copies=copies, thumbnail=np.stack(thumbnails), **columns)
 
 # %% ../nbs/05_annotations.ipynb #5edfe40d
+BLOCK = 256  # pictures that are handed to the threads at a time
+
+
+def inspect_all(
+    paths: Sequence[str],  # picture files
+) -> dict[str, Inspected]:
+    "Inspect pictures in parallel."
+    with ThreadPoolExecutor() as pool:
+        blocks = (pool.map(inspect_picture, paths[start : start + BLOCK]) for start in range(0, len(paths), BLOCK))
+        found = announced(chain.from_iterable(blocks), len(paths), "pictures looked at")
+        return dict(zip(paths, found, strict=True))
+
+
+def usable_pictures(
+    inspected: Iterable[Inspected],
+) -> dict[str, np.ndarray]:
+    "Return the thumbnails of pictures without a fault, by digest."
+    return {picture.digest: picture.thumbnail for picture in inspected if not picture.fault}
+
+
 def inspect_pictures(
     paths: Iterable[str],  # picture files, each once
-    cache: str | Path | None = None,  # a CSV file to remember them in
-    progress: Callable[[int, int], None] | None = None,  # called with how many are done, and of how many
-    block: int = 256,  # pictures between two calls of `progress`
+    cache: str | Path | None = None,  # a file named *.npz to remember them in
 ) -> pd.DataFrame:
-    "Looks at every picture, in parallel: fault, digest and look, indexed by path."
+    "Look at every picture and find copies: fault, digest and group, indexed by path."
     stamps = {path: stamp(path) for path in paths}
-    known = read_cache(cache, stamps)
-    new = [path for path in stamps if path not in known]
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(new), block):
-            some_paths = new[start : start + block]
-            known.update(zip(some_paths, pool.map(inspect_picture, some_paths), strict=True))
-            if progress:
-                progress(len(known), len(stamps))
-    table = pd.DataFrame([known[path] for path in stamps], index=list(stamps), columns=Inspected._fields, dtype=str)
-    if cache is not None and new:
-        with write_whole(cache) as unfinished:
-            remembered = table.assign(stamp=stamps.values()).reset_index(names="path")
-            remembered[["path", "stamp", *Inspected._fields]].to_csv(unfinished, index=False)
-    return table
-
-# %% ../nbs/05_annotations.ipynb #eba18a8d
-BITS = np.array([byte.bit_count() for byte in range(256)], dtype=np.uint8)
-FEW_BITS = 16  # of 256: a look with fewer of the rarer bit says nothing
-
-
-def near_looks(
-    looks: np.ndarray,  # (pictures, 32) uint8: 256 bits each
-    turns: int = 8,  # how often they are sorted
-    neighbours: int = 4,  # that are compared with each, in each order
-) -> tuple[np.ndarray, np.ndarray]:
-    "Pairs of pictures that look the same, as two arrays of positions; O(n log n)."
-    ones = BITS[looks].sum(axis=1, dtype=np.int64)
-    rarer = np.minimum(ones, 256 - ones)
-    telling = np.flatnonzero(rarer >= FEW_BITS)
-    left, right = [], []
-    for turn in range(turns):
-        words = np.roll(looks[telling], -turn * 32 // turns, axis=1).view(">u8")  # four a look
-        order = telling[np.lexsort([words[:, column].astype(np.uint64) for column in (3, 2, 1, 0)])]
-        for step in range(1, neighbours + 1):
-            one, other = order[:-step], order[step:]
-            differ = BITS[looks[one] ^ looks[other]].sum(axis=1, dtype=np.int64)
-            near = 16 * differ <= rarer[one] + rarer[other]
-            left.append(one[near])
-            right.append(other[near])
-    return np.concatenate(left), np.concatenate(right)
-
-
-def same_pictures(
-    inspected: pd.DataFrame,  # digest and look of each picture, none of them unreadable
-) -> np.ndarray:
-    "(pictures,) int: a number for each group of pictures that are the same, in order of first appearance."
-    looks = np.frombuffer(bytes.fromhex("".join(inspected["look"])), dtype=np.uint8).reshape(len(inspected), 32)
-    codes, _ = pd.factorize(inspected["digest"])
-    first = np.unique(codes, return_index=True)[1][codes]  # where the same bytes stand first
-    left, right = near_looks(looks)
-    left, right = np.concatenate([left, np.arange(len(codes))]), np.concatenate([right, first])
-    linked = coo_array((np.ones(len(left), dtype=np.uint8), (left, right)), shape=(len(codes), len(codes)))
-    return pd.factorize(connected_components(linked, directed=False)[1])[0]
+    known, copies = read_cache(cache, stamps)
+    if new := [path for path in stamps if path not in known]:
+        compared = len(usable_pictures(known.values()))
+        known |= inspect_all(new)
+        thumbnails = usable_pictures(known.values())  # those that were compared before come first
+        digests = np.array(list(thumbnails), dtype="<U32")
+        if len(digests) > compared:
+            found = find_copies(np.stack(list(thumbnails.values())), compared)
+            copies = np.concatenate([copies[np.isin(copies, digests).all(axis=1)], digests[found]])
+            copies = np.unique(copies, axis=0)  # a file may have been touched
+        if cache is not None:
+            write_cache(cache, stamps, known, copies)
+    rows = [known[path][:2] for path in stamps]
+    index = pd.Index(list(stamps), dtype=object)  # a path need not be valid text
+    table = pd.DataFrame(rows, index=index, columns=["fault", "digest"], dtype=str)
+    return table.assign(group=group_pictures(table["digest"], copies))
 
 # %% ../nbs/05_annotations.ipynb #e80cc22d
 def wrong_pictures(
@@ -1221,20 +1225,19 @@ def same_picture_findings(
 def check_pictures(
     root: str | Path,  # the data folder, for messages
     annotations: Annotations,  # from `read_annotations`
-    cache: str | Path | None = None,  # a CSV file to remember pictures in
-    progress: Callable[[int, int], None] | None = None,  # called with how many are done, and of how many
+    cache: str | Path | None = None,  # a file named *.npz to remember pictures in
 ) -> Annotations:
     "Drops rows without a usable picture and adds the columns `digest` and `group`; raises `AuditError`."
     table, genres = annotations.table, annotations.genres
-    inspected = inspect_pictures(table["path"].dropna().unique(), cache, progress)
+    inspected = inspect_pictures(table["path"].dropna().unique(), cache)
     table = table.join(inspected, on="path")
     findings = annotations.findings + wrong_pictures(table, annotations.hint)
     stop_if_wrong(root, findings)
     table = table[table["fault"] == ""].reset_index(drop=True)
-    table["group"] = same_pictures(table)
+    table["group"] = pd.factorize(table["group"])[0]
     findings = findings + same_picture_findings(table, genres)
     stop_if_wrong(root, findings)
-    return dataclasses.replace(annotations, table=table.drop(columns=["fault", "look"]), findings=findings)
+    return dataclasses.replace(annotations, table=table.drop(columns="fault"), findings=findings)
 
 # %% ../nbs/05_annotations.ipynb #8949d2c4
 def check_fractions(
@@ -1423,13 +1426,12 @@ def load_data(
     split_seed: int = 42,
     drop_genres: Sequence[str] = ("N/A", "Reality-TV"),  # genres to leave out
     min_positives: int = 10,  # posters; a genre with fewer in a split is reported
-    cache: str | Path | None = None,  # a CSV file to remember pictures in, so that another job need not decode them
-    progress: Callable[[int, int], None] | None = None,  # called with how many pictures were looked at, and of how many
+    cache: str | Path | None = None,  # a file named *.npz to remember pictures in, so that another job is quick
     how: TableFormat = TableFormat(),  # noqa: B008, it cannot be changed
 ) -> Data:
     "Reads, audits and splits a data folder; raises `FileNotFoundError`, `ValueError`, `AuditError`."
     check_fractions(split_fractions)
-    checked = check_pictures(root_path, read_annotations(root_path, drop_genres, how), cache, progress)
+    checked = check_pictures(root_path, read_annotations(root_path, drop_genres, how), cache)
     if not checked.table["split"].any():
         checked.table["split"], rare = split_posters(checked.table, checked.genres, split_fractions, split_seed)
         checked.findings.extend(rare)
@@ -1460,7 +1462,7 @@ def remembered_pictures(
     root: Path,  # a data folder
 ) -> Path:
     "The file in which the audit remembers the pictures of a data folder."
-    return runs_path() / "pictures" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.csv"
+    return runs_path() / "pictures" / f"{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.npz"
 
 
 def count_posters(

@@ -44,7 +44,6 @@ from postergenre.annotations import (
     posters_folder,
     read_rows,
     remembered_pictures,
-    same_pictures,
     stamp,
 )
 from .config import ConfigError, ExploreParams, Params, read_params_file, told
@@ -98,8 +97,7 @@ def concerned_rows(
     }
     found = {kind: [[row] for row in np.flatnonzero(rows)] for kind, rows in alone.items()}
     usable = table[named & ~missing & (fault == "")]
-    groups = usable.assign(group=same_pictures(usable))
-    for _, same in groups[groups["group"].duplicated(keep=False)].groupby("group"):
+    for _, same in usable[usable["group"].duplicated(keep=False)].groupby("group"):
         if same["split"].nunique() > 1:
             kind = "the same picture in more than one split file"
         elif same[list(genres)].nunique().gt(1).any():
