@@ -294,7 +294,7 @@ class PredictParams(Schema):
     "The job `predict`."
 
     model: str | None = parameter(
-        None, "an exported .ts or .pt2, or a checkpoint .pth; none: that of the smoke run", min_length=1
+        None, "an exported .ts, .pt2 or .onnx, or a checkpoint .pth; none: that of the smoke run", min_length=1
     )
     images: str | None = parameter(None, "folder of pictures; none: demo posters", min_length=1)
     output: str = parameter("predictions.csv", "where the table is written", min_length=1)

@@ -294,7 +294,7 @@ def save_thresholds(
         words += f" They replace those that were chosen by: {replaced['rule']}."
     export = run.folder / "export.json"
     if export.is_file() and json.loads(export.read_text(encoding="utf-8"))["thresholds"] != chosen["thresholds"]:
-        words += " model.ts and model.pt2 hold other ones still: run nbs/to_torchscript.ipynb again."
+        words += " model.ts, model.pt2 and model.onnx still hold other ones: run nbs/to_torchscript.ipynb again."
     return words
 
 # %% ../nbs/30_evaluate.ipynb #8013e878

@@ -29,7 +29,7 @@ from .checkpoints import load_checkpoint, model_of
 from .config import ConfigError, Params, PredictParams, told
 from .dataset import fit_poster, in_parallel, make_loader
 from .demo import draw_demo_posters
-from .inference import MANY, CompiledNetwork, compile_network, quiet_tracing
+from .inference import MANY, CompiledNetwork, compile_network, compile_onnx, quiet_tracing
 from .metrics import decide
 from postergenre.models import (
     PosterClassifier,
@@ -63,8 +63,8 @@ def find_model(
     name: str,  # a path, absolute or relative to where one stands or to runs/
 ) -> Path:
     "The model file meant by `name`; raises `FileNotFoundError` or `ConfigError`."
-    if Path(name).suffix not in (".ts", ".pt2", ".pth"):
-        raise ConfigError(f"`model`: given {name}; allowed: an export (.ts, .pt2) or a checkpoint (.pth).")
+    if Path(name).suffix not in (".ts", ".pt2", ".onnx", ".pth"):
+        raise ConfigError(f"`model`: given {name}; allowed: an export (.ts, .pt2, .onnx) or a checkpoint (.pth).")
     places = [resolve_path(name), runs_path() / name]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
@@ -110,7 +110,7 @@ class Scorer:
 
 # %% ../nbs/22_predict.ipynb #164ec6cb
 def load_predictor(
-    path: Path,  # .ts, .pt2 or .pth
+    path: Path,  # .ts, .pt2, .onnx or .pth
     device: str | torch.device | None = None,  # none: a GPU where there is one
     mixed_precision: str = "no",  # auto, no, fp16 or bf16
 ) -> Predictor:
@@ -125,20 +125,28 @@ def load_predictor(
         scores = Scorer(module, model, img_size, device, precision)
         return Predictor(scores, meta["genres"], np.array(meta["thresholds"]), img_size, meta["squash"], device)
     notes = read_notes(path)
+    if set(notes["thresholds"]) != set(notes["genres"]):
+        raise ConfigError(
+            f"`model`: {path.name} holds {len(notes['genres'])} genres and {len(notes['thresholds'])} thresholds, "
+            "which must be of the same genres. Export the run again."
+        )
+    about = notes["postergenre"]
+    img_size = tuple(about["img_size"])
     try:
-        module = {".ts": load_torchscript, ".pt2": load_program}[path.suffix](path, device)
+        if path.suffix == ".onnx":
+            module, device = compile_onnx(path), torch.device("cpu")
+        else:
+            module = {".ts": load_torchscript, ".pt2": load_program}[path.suffix](path, device)
     except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise ConfigError(
             f"`model`: {path.name} is damaged, or was written by another version of torch: {str(error).splitlines()[0]}"
         ) from None
     thresholds = np.array([notes["thresholds"][genre] for genre in notes["genres"]])
-    about = notes["postergenre"]
-    img_size = tuple(about["img_size"])
     if path.suffix == ".ts":
         precision = best_precision(mixed_precision, img_size, device.type)
         scores = Scorer(module, module.network, img_size, device, precision)
     else:
-        scores = Scorer(module, None, img_size, device)  # an exported program checks that all stays in its precision
+        scores = Scorer(module, None, img_size, device)  # stays in float32
     return Predictor(scores, notes["genres"], thresholds, img_size, about["squash"], device)
 
 # %% ../nbs/22_predict.ipynb #3910d59e
