@@ -154,7 +154,7 @@ def program_file(
     torch.export.save(torch.export.export(module, (example,), dynamic_shapes=(sizes,)), content, extra_files=notes)
     return content.getvalue()
 
-
+# %% ../nbs/21_torchscript.ipynb #18fcf84e
 def weights_digest(
     model: onnx.ModelProto,
 ) -> str:
@@ -241,7 +241,7 @@ def _read_onnx_notes(
             f"{path.name} is no ONNX model, or is a part of one only ({error}). Export the run again."
         ) from None
 
-
+# %% ../nbs/21_torchscript.ipynb #27a2c940
 def read_notes(
     source: Path | io.BytesIO,  # a `.ts` or `.pt2` file, or the path of a `.onnx` file
 ) -> dict[str, Any]:
@@ -434,10 +434,12 @@ class Export:
     def __str__(self) -> str:
         notes = self.summary["postergenre"]
         height, width = notes["img_size"]
+        difference = self.table["max_difference"].max()
         return (
             f"model.ts, model.pt2 and model.onnx hold {notes['weights']} of runs/{self.folder.name}: "
             f"{len(self.summary['genres'])} genres from pictures of any size, seen at {height} x {width}. "
-            f"Their scores differ from the model's by at most {self.table['max_difference'].max():.2g}. Thresholds: {notes.get('thresholds_are', 'the best F1')}."
+            f"Their scores differ from the model's by at most {difference:.2g}. "
+            f"Thresholds: {notes.get('thresholds_are', 'the best F1')}."
         )
 
 
