@@ -302,7 +302,7 @@ class PredictParams(Schema):
     batch_size: int | None = parameter(None, "of each step; none: chosen for the machine", "posters", ge=1)
     num_workers: int | None = parameter(None, "loader processes; none: chosen for the machine", "processes", ge=0)
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = parameter(
-        "auto", "precision; auto: bf16 where processor or GPU compute in it; few on a processor: no"
+        "auto", "precision on a GPU; auto: bf16 if it computes in it; a CPU predicts in float32"
     )
     n_shown: int = parameter(12, "posters in the grid at the end", "posters", ge=0)
 
