@@ -42,18 +42,6 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    "Demo posters that no test changes."
-    return draw_demo_posters(tmp_path_factory.mktemp("data") / "demo", n=60)
-
-
-@pytest.fixture
-def root(drawn, tmp_path):
-    "A copy to change."
-    return shutil.copytree(drawn, tmp_path / "demo")
-
-
 def copy_poster(root: Path, source: str, target: str, change) -> None:
     "Replace one poster by a changed copy of another."
     with Image.open(root / "Images" / f"{source}.jpg") as image:

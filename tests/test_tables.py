@@ -18,21 +18,9 @@ from postergenre.annotations import (
     read_annotations,
 )
 from postergenre.config import AuditParams, ConfigError
-from postergenre.demo import DEMO_GENRES, draw_demo_posters
+from postergenre.demo import DEMO_GENRES
 
 PARTS = (0.6, 0.2, 0.2)
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    "Demo posters that no test changes."
-    return draw_demo_posters(tmp_path_factory.mktemp("data") / "demo", n=60)
-
-
-@pytest.fixture
-def root(drawn, tmp_path):
-    "A copy to spoil."
-    return shutil.copytree(drawn, tmp_path / "demo")
 
 
 @pytest.fixture
