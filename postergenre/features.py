@@ -191,8 +191,8 @@ def stored_features(
     precision = "no" if device == "cpu" else accelerator.mixed_precision
     here = {"precision": precision, "device": device, "many": n >= MANY}
     width, started, found, settings = model.head.linear.in_features, time.monotonic(), [], {**settings, **here}
-    img_size = train[0][0].shape[1:]
-    network = functools.cache(lambda: feature_network(model, img_size, accelerator, n))  # only if features are missing
+    # once, and only if features are missing
+    network = functools.cache(lambda: feature_network(model, train[0][0].shape[1:], accelerator, n))
     for kind, dataset, n_views in (("train", train, views if train.augmentation else 1), ("valid", valid, 1)):
         name, shape = features_name(kind, model, dataset, n_views, settings), (len(dataset) * n_views, width)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOTES', 'LARGEST_DIFFERENCE', 'LARGEST_ROUNDING', 'middle', 'resize_weights', 'fit_images', 'ExportedClassifier',
-           'in_eval_mode', 'torchscript_file', 'program_file', 'weights_digest', 'onnx_file', 'load_torchscript',
+           'in_eval_mode', 'torchscript_file', 'program_file', 'graph_digest', 'onnx_file', 'load_torchscript',
            'load_program', 'load_onnx', 'read_notes', 'read_thresholds', 'carried_thresholds', 'export_notes',
            'compare', 'parity_table', 'check_parity', 'Export', 'chosen_weights', 'stored_export', 'export_run',
            'write_export']
@@ -155,15 +155,11 @@ def program_file(
     return content.getvalue()
 
 # %% ../nbs/21_torchscript.ipynb #18fcf84e
-def weights_digest(
+def graph_digest(
     model: onnx.ModelProto,
 ) -> str:
-    "Return the SHA-256 of the weights of an ONNX model, which the format itself does not protect."
-    digest = hashlib.sha256()
-    for tensor in model.graph.initializer:
-        digest.update(tensor.name.encode())
-        digest.update(tensor.raw_data)
-    return digest.hexdigest()
+    "Return the SHA-256 of the graph of an ONNX model with its weights, which the format itself does not protect."
+    return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
 
 
 @torch.no_grad()
@@ -183,7 +179,7 @@ def onnx_file(
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         exported = torch.onnx.export(module, (example,), dynamo=True, dynamic_shapes=(sizes,), verbose=False, **names)
     content = exported.model_proto
-    texts = {Path(name).stem: text for name, text in notes.items()} | {"weights_digest": weights_digest(content)}
+    texts = {Path(name).stem: text for name, text in notes.items()} | {"graph_digest": graph_digest(content)}
     onnx.helper.set_model_props(content, texts)
     return content.SerializeToString()
 
@@ -231,11 +227,13 @@ def _read_onnx_notes(
                 f"{path.name} was not exported by this project, or is a part of a file only: its metadata hold no "
                 f"{' and no '.join(missing)}. Give a model.onnx written by nbs/to_torchscript.ipynb."
             )
-        if texts.get("weights_digest") != weights_digest(model):
+        if texts.get("graph_digest") != graph_digest(model):
             raise ConfigError(
-                f"{path.name} is damaged: its weights are not those that were written. Export the run again."
+                f"{path.name} is damaged: its graph or weights are not those that were written. Export the run again."
             )
         return {Path(note).stem: json.loads(texts[Path(note).stem]) for note in NOTES}
+    except ConfigError:
+        raise
     except (DecodeError, OSError, ValueError) as error:
         raise ConfigError(
             f"{path.name} is no ONNX model, or is a part of one only ({error}). Export the run again."
