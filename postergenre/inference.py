@@ -37,6 +37,7 @@ class CompiledNetwork:
     ):
         threads = torch.get_num_threads()  # follows OMP_NUM_THREADS
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
+        self.shape = model.input(0).partial_shape
         self.compiled = openvino.Core().compile_model(model, "CPU", settings)
         self.pool = ThreadPoolExecutor(threads)
         self.local = threading.local()
@@ -47,9 +48,11 @@ class CompiledNetwork:
         return self.local.request.infer([pixels])[0]
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        "Raise TypeError if the images are not uint8, and RuntimeError if the network does not take their size."
+        "Raise TypeError if the images are not uint8, and ValueError if the network does not take their shape."
         if images.dtype != torch.uint8:
             raise TypeError(f"Given images of {images.dtype}; allowed: torch.uint8.")
+        if not self.shape.compatible(openvino.PartialShape(list(images.shape))):
+            raise ValueError(f"Given images of the shape {list(images.shape)}; allowed: {self.shape}.")
         chunks = [chunk.numpy() for chunk in images.contiguous().split(_CHUNK)]
         return torch.from_numpy(np.concatenate(list(self.pool.map(self._outputs, chunks))))
 
