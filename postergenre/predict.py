@@ -137,6 +137,8 @@ def load_predictor(
             module, device = compile_onnx(path), torch.device("cpu")
         else:
             module = {".ts": load_torchscript, ".pt2": load_program}[path.suffix](path, device)
+    except ConfigError:
+        raise
     except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise ConfigError(
             f"`model`: {path.name} is damaged, or was written by another version of torch: {str(error).splitlines()[0]}"
