@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 
-from .annotations import decode_poster
 from .checkpoints import load_checkpoint, model_of, versions
 from .config import ConfigError, Params
 from .dataset import PosterDataset
+from .images import decode_poster
 from .models import PosterClassifier, create_backbone, folded, told_warnings
 from .paths import write_json, write_whole
 from .training import check_data, finished_run, load_run_data, lock_run
