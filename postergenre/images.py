@@ -64,7 +64,7 @@ def name_format(
 MAX_BYTES = 500_000_000  # of a file
 MAX_PIXELS = 80_000_000  # of a picture; a larger one is a mistake or an attack
 MAX_MEMORY = 640_000_000  # bytes while a picture is decoded
-BYTES_PER_PIXEL = {"AVIF": 20, "JPEG2000": 20, "WEBP": 20}  # while decoding, measured; also the result
+BYTES_PER_PIXEL = {"AVIF": 20, "JPEG2000": 26, "WEBP": 20}  # while decoding, measured; also the result
 
 # MAX_PIXELS is stricter, and its message says what to do
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -74,8 +74,9 @@ def memory_needed(
     image: Image.Image,  # opened, not yet decoded
 ) -> int:
     "Return the bytes of memory that decoding a picture takes at most."
-    by_format = BYTES_PER_PIXEL.get(image.format, 10 if image.info.get("progressive") else 8)
-    return image.width * image.height * max(by_format, 20 if image.mode.startswith("I") else 0)
+    decoding = BYTES_PER_PIXEL.get(image.format, 10 if image.info.get("progressive") else 8)
+    converting = 20 if image.mode.startswith("I") else 12 if image.has_transparency_data else 8
+    return image.width * image.height * max(decoding, converting)
 
 
 def check_image(
