@@ -654,6 +654,7 @@ class Data:
     data_hash: str  # of ids, pictures and genres: SHA-256
     split_hash: str  # of ids by split, and the list of genres: SHA-256
     posters: Any = None  # the decoded pictures, a `postergenre.cache.CachedPosters`, where they are kept
+    lost: Any = None  # those that became unreadable during a run, a `postergenre.cache.LostPosters`
 
     def __repr__(self) -> str:
         posters = ", ".join(f"{len(getattr(self, split)):,} {split}" for split in SPLITS)

@@ -33,11 +33,11 @@ import sys, time
 from pathlib import Path
 from postergenre import cache
 folder, seconds, *paths = sys.argv[1:]
-load = cache.load_patiently
+load = cache.load_with_retry
 def slow(*arguments, **others):
     time.sleep(float(seconds))
     return load(*arguments, **others)
-cache.load_patiently = slow
+cache.load_with_retry = slow
 print("ready", flush=True)
 posters = cache.cached_posters(Path(folder), paths, (64, 48), threads=1)
 print(sum(int(posters.load(path).sum()) for path in paths))
