@@ -178,6 +178,7 @@ def test_no_raw_words_of_pillow_on_many_pixels(tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_whose_pictures_vanish_stops(root, runs, workers, monkeypatch):
+    monkeypatch.setenv("RUNS_PATH", str(runs))
     monkeypatch.setattr("time.sleep", lambda _: None)
     values = {**SMALL, "experiment_name": f"vanish{workers}", "root_path": str(root), "cache": False}
     run = prepare(make_params({**values, "num_workers": workers, "min_positives": 1}))
@@ -189,6 +190,7 @@ def test_a_run_whose_pictures_vanish_stops(root, runs, workers, monkeypatch):
 
 
 def test_the_share_of_lost_posters_stands_in_the_summary(root, runs, monkeypatch):
+    monkeypatch.setenv("RUNS_PATH", str(runs))
     values = {**SMALL, "experiment_name": "one_lost", "root_path": str(root), "cache": False, "min_positives": 1}
     run = train(make_params({**values, "num_workers": 0}))
     summary = pd.read_json(run.folder / "summary.json", typ="series")
