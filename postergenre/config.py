@@ -101,7 +101,7 @@ def check_text(
         raise ValueError("text with at most 255 bytes in a name, which is what a file can have")
     return text
 
-
+# %% ../nbs/01_config.ipynb #7d10ac66
 def as_meant(
     value: Any,  # as YAML or papermill's command line give it
     field: FieldInfo,  # of the parameter
@@ -513,7 +513,7 @@ def any_case(
     "Return the known name that is the same in other letters; otherwise the name as given."
     return next((other for other in known if other.lower() == name.lower()), name)
 
-
+# %% ../nbs/01_config.ipynb #7d10ac67
 def _sentence(schema: type[Schema], error: Any) -> str:
     "One of pydantic's errors, for people."
     if not error["loc"]:
