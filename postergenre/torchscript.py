@@ -39,7 +39,7 @@ from .images import decode_poster
 from .inference import quiet_tracing
 from .models import PosterClassifier, check_finite
 from .paths import write_json, write_whole
-from .training import check_data, finished_run, load_run_data, lock_run
+from .training import check_data, check_single_process, finished_run, load_run_data, lock_run
 
 # %% ../nbs/21_torchscript.ipynb #d9ff0196
 def middle(
@@ -491,6 +491,7 @@ def export_run(
     params: Params,
 ) -> Export:
     "Write the three files and, last, `export.json` of a finished run; return an export that is there already."
+    check_single_process("to_torchscript")
     folder, trained, _ = finished_run(params)
     with lock_run(folder):
         weights = chosen_weights(folder, params.export_weights)
