@@ -209,7 +209,7 @@ class LaterParams(Schema):
 class Params(LaterParams, TrainingParams, ModelParams, InputParams, DataParams):
     "An experiment: one file for `train`, `lr_find`, `swa` and `to_torchscript`; each job reads its part."
 
-
+# %% ../nbs/01_config.ipynb #4d0a7be5
 class PredictParams(Schema):
     "The job `predict`."
 
@@ -234,7 +234,7 @@ class PredictParams(Schema):
     )
     batch_size: int | None = parameter(None, "of each step; none: chosen for the machine", "posters", ge=1)
     num_workers: int | None = parameter(
-        None, "that decode: threads, or loader processes beside a GPU; none: chosen for the machine", "workers", ge=0
+        None, "decoding threads, or loader processes beside a GPU; none: chosen for the machine", "workers", ge=0
     )
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = parameter(
         "auto", "precision; auto: bf16 where processor or GPU compute in it; few on a processor: no"
@@ -248,7 +248,7 @@ class PredictParams(Schema):
             raise ValueError("[i, n] with i from 1 to n, such as [2, 4] for the second of four parts")
         return value
 
-
+# %% ../nbs/01_config.ipynb #5e1b8cf6
 class PickParams(Schema):
     "The notebook `pick_lr`."
 

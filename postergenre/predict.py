@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['ENDINGS', 'URL', 'LISTS', 'LAYOUT', 'Predictor', 'find_model', 'Scorer', 'load_predictor', 'pictures_in', 'ImageList',
-           'file_system', 'open_source', 'remote_pictures', 'choose_column', 'csv_names', 'parquet_names', 'text_names',
-           'read_list', 'list_images', 'image_source', 'PictureFolder', 'printable', 'pictures_a_step', 'in_order',
-           'score_batch', 'score_in_threads', 'score_with_loader', 'score_rows', 'score_pictures', 'predictions_table',
-           'Shards', 'read_state', 'remove_job', 'changes', 'begin', 'Predictions', 'output_path', 'shards_folder',
-           'check_output', 'demo_pictures', 'begun', 'write_shards', 'summarize', 'finish', 'check_genres', 'shards_of',
-           'predict_folder', 'show_predictions']
+           'digest_of', 'file_system', 'open_source', 'remote_pictures', 'choose_column', 'csv_names', 'parquet_names',
+           'text_names', 'read_list', 'list_images', 'image_source', 'PictureFolder', 'printable', 'pictures_a_step',
+           'in_order', 'score_batch', 'score_in_threads', 'score_with_loader', 'score_rows', 'score_pictures',
+           'predictions_table', 'Shards', 'is_complete', 'write_shard', 'read_shard', 'read_state', 'remove_job',
+           'changes', 'begin', 'Predictions', 'output_path', 'shards_folder', 'check_output', 'demo_pictures', 'begun',
+           'write_shards', 'summarize', 'finish', 'check_genres', 'shards_of', 'predict_folder', 'show_predictions']
 
 # %% ../nbs/22_predict.ipynb #207c2625
 import contextlib
@@ -243,12 +243,14 @@ class ImageList:
         listed = self.is_list and any(URL.match(self[row]) for row in range(len(self)))
         return listed or URL.match(self.root) is not None
 
-    @cached_property
-    def digest(self) -> str:
-        "SHA-256 of the names and of where they start from."
-        known = hashlib.sha256(os.fsencode(self.root) + b"\0" + self.ends.tobytes())
-        known.update(self.content)
-        return known.hexdigest()
+
+def digest_of(
+    images: ImageList,
+) -> str:
+    "Return the SHA-256 of the names and of where they start from."
+    known = hashlib.sha256(os.fsencode(images.root) + b"\0" + images.ends.tobytes())
+    known.update(images.content)
+    return known.hexdigest()
 
 # %% ../nbs/22_predict.ipynb #5fb08416
 def file_system(
@@ -326,7 +328,7 @@ def csv_names(
     for part in pd.read_csv(file, usecols=[column], chunksize=50_000, **options):
         yield from part[column]
 
-
+# %% ../nbs/22_predict.ipynb #6f2c9d07
 def parquet_names(
     file: BinaryIO,
     path_column: str | None,
@@ -376,7 +378,7 @@ def read_list(
         file_system(protocol)
     return images
 
-
+# %% ../nbs/22_predict.ipynb #703dae18
 def list_images(
     source: str,  # a folder or a list, as a path or a URL
     path_column: str | None = None,  # see `choose_column`
@@ -413,7 +415,7 @@ def image_source(
     file.name = location
     return file
 
-
+# %% ../nbs/22_predict.ipynb #814ebf29
 class PictureFolder(Dataset):
     "Fitted pictures: `(image (3, height, width) uint8, error)`; an unreadable one is black and has an error."
 
@@ -512,7 +514,7 @@ def score_with_loader(
     for images, errors in make_loader(dataset, batch_sampler=batches, num_workers=num_workers):
         yield score_batch(predictor, images, errors)
 
-
+# %% ../nbs/22_predict.ipynb #925fc03a
 def score_rows(
     predictor: Predictor,
     images: ImageList,
@@ -597,29 +599,42 @@ class Shards:
     def path(self, number: int) -> Path:
         return self.folder / f"{self.prefix}-{number:06d}-{self.key}.parquet"
 
-    def is_complete(self, number: int) -> bool:
-        "True if a shard is there, with all of its rows."
-        try:
-            return pq.read_metadata(self.path(number)).num_rows == len(self.rows_of(number))
-        except (OSError, pa.ArrowInvalid):
-            return False
-
-    def write(self, number: int, table: pd.DataFrame) -> None:
-        "Write a shard, complete or not at all; raises `ConfigError` if another job has taken the folder."
-        if not self.state.exists():
-            raise ConfigError(f"`output`: another job has replaced {self.folder.name} while this one was at work.")
-        scores = [(genre, pa.float32()) for genre in table.columns[3:]]
-        schema = pa.schema([*((name, pa.string()) for name in ("path", "error", "genres")), *scores])
-        with write_whole(self.path(number)) as unfinished, unfinished.open("wb") as file:
-            pq.write_table(pa.Table.from_pandas(table, schema, preserve_index=False).replace_schema_metadata(), file)
-            file.flush()
-            os.fsync(file.fileno())
-
-    def read(self, number: int) -> pd.DataFrame:
-        return pq.ParquetFile(self.path(number)).read().to_pandas()
-
     def write_state(self, finished: bool) -> None:
         write_json(self.state, {"finished": finished, "about": self.about})
+
+# %% ../nbs/22_predict.ipynb #2be859d3
+def is_complete(
+    shards: Shards,
+    number: int,  # of a shard
+) -> bool:
+    "Return True if a shard is there with all of its rows."
+    try:
+        return pq.read_metadata(shards.path(number)).num_rows == len(shards.rows_of(number))
+    except (OSError, pa.ArrowInvalid):
+        return False
+
+
+def write_shard(
+    shards: Shards,
+    number: int,  # of a shard
+    table: pd.DataFrame,  # its rows, see `predictions_table`
+) -> None:
+    "Write a shard, complete or not at all; raises `ConfigError` if another job has taken the folder."
+    if not shards.state.exists():
+        raise ConfigError(f"`output`: another job has replaced {shards.folder.name} while this one was at work.")
+    scores = [(genre, pa.float32()) for genre in table.columns[3:]]
+    schema = pa.schema([*((name, pa.string()) for name in ("path", "error", "genres")), *scores])
+    with write_whole(shards.path(number)) as unfinished, unfinished.open("wb") as file:
+        pq.write_table(pa.Table.from_pandas(table, schema, preserve_index=False).replace_schema_metadata(), file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_shard(
+    shards: Shards,
+    number: int,  # of a shard
+) -> pd.DataFrame:
+    return pq.ParquetFile(shards.path(number)).read().to_pandas()
 
 # %% ../nbs/22_predict.ipynb #0a6be2c1
 def read_state(
@@ -653,7 +668,7 @@ def changes(
         if before.get(name) != value
     )
 
-
+# %% ../nbs/22_predict.ipynb #a360d14b
 def begin(
     shards: Shards,
     output: Path,  # for the message
@@ -677,7 +692,7 @@ def begin(
             remove_job(path)
     for unfinished in (*shards.folder.glob(f".{shards.prefix}-*.tmp"), *shards.folder.glob(f"._{shards.prefix}-*.tmp")):
         unfinished.unlink()
-    if output.is_file() and not overwrite and not all(map(shards.is_complete, range(len(shards)))):
+    if output.is_file() and not overwrite and not all(is_complete(shards, number) for number in range(len(shards))):
         raise ConfigError(f"`output`: {output.name} is there already. Give another name, or `overwrite: true`.")
     shards.write_state(finished=False)
 
@@ -702,7 +717,7 @@ class Predictions:
             f"above its threshold. Written to {self.output.name}."
         )
 
-
+# %% ../nbs/22_predict.ipynb #b471e25c
 def output_path(
     params: PredictParams,
 ) -> Path:
@@ -766,7 +781,7 @@ def begun(
             "command goes on after the last of them."
         ) from error
 
-
+# %% ../nbs/22_predict.ipynb #c582f36d
 def write_shards(
     shards: Shards,
     predictor: Predictor,
@@ -775,7 +790,7 @@ def write_shards(
     num_workers: int | None = None,  # see `score_rows`
 ) -> None:
     "Score the rows that are in no complete shard yet, and write their shards."
-    missing = [number for number in range(len(shards)) if not shards.is_complete(number)]
+    missing = [number for number in range(len(shards)) if not is_complete(shards, number)]
     parts, step = [shards.rows_of(number) for number in missing], pictures_a_step(predictor.device, batch_size)
     batches = (rows[first : first + step] for rows in parts for first in range(0, len(rows), step))
     before = len(shards.rows) - sum(map(len, parts))
@@ -785,10 +800,10 @@ def write_shards(
         found = list(islice(scored, len(rows)))
         scores = np.array([scores for scores, _ in found], dtype=np.float32).reshape(-1, len(predictor.genres))
         names, errors = [printable(images[row]) for row in rows], [error for _, error in found]
-        shards.write(number, predictions_table(names, scores, errors, predictor))
+        write_shard(shards, number, predictions_table(names, scores, errors, predictor))
     next(scored, None)  # lets the progress line say that all are done
 
-
+# %% ../nbs/22_predict.ipynb #d693047e
 def summarize(
     shards: Shards,
     shown: np.ndarray,  # numbers of the rows that are returned
@@ -797,7 +812,7 @@ def summarize(
     "Return the rows that are shown, the number of unreadable images, and of readable ones without a genre."
     kept, n_unreadable, n_without = [], 0, 0
     for number in range(len(shards)):
-        table = shards.read(number)
+        table = read_shard(shards, number)
         table.index += number * shards.size
         if file is not None:
             table.to_csv(file, header=number == 0, index=False)
@@ -807,7 +822,7 @@ def summarize(
         kept.append(table[table.index.isin(shown)])
     return pd.concat(kept), n_unreadable, n_without
 
-
+# %% ../nbs/22_predict.ipynb #e7a4158f
 def finish(
     shards: Shards,
     output: Path,
@@ -857,7 +872,7 @@ def shards_of(
     about = {
         "layout": LAYOUT,
         "model": hashlib.sha256(model.read_bytes()).hexdigest(),
-        "images": images.digest,
+        "images": digest_of(images),
         "n_images": n,
         "mixed_precision": params.mixed_precision,
         "shard_size": params.shard_size,
@@ -866,7 +881,7 @@ def shards_of(
     rows = range(n * (part[0] - 1) // part[1], n * part[0] // part[1])
     return Shards(shards_folder(output), about, rows, params.shard_size, part)
 
-
+# %% ../nbs/22_predict.ipynb #f8b526a0
 def predict_folder(
     params: PredictParams,
 ) -> Predictions:
@@ -894,7 +909,7 @@ def predict_folder(
     locations = [images.location(shards.rows[row]) for row in table.index]
     return Predictions(output, n, n_unreadable, n_without, table, locations, predictor, shards.part)
 
-
+# %% ../nbs/22_predict.ipynb #09c637b1
 def show_predictions(
     predictions: Predictions,
 ) -> Figure | None:
