@@ -13,6 +13,7 @@ __all__ = ['ENDINGS', 'URL', 'LISTS', 'LAYOUT', 'Predictor', 'find_model', 'Scor
 
 # %% ../nbs/22_predict.ipynb #207c2625
 import contextlib
+import csv
 import errno
 import filecmp
 import glob
@@ -233,9 +234,9 @@ class ImageList:
     def location(self, row: int) -> str:
         "Return the path or URL of an image."
         name = self[row]
-        if self.is_list and URL.match(name):
+        if self.is_list and (URL.match(name) or os.path.isabs(name)):
             return name
-        return f"{self.root}/{name}" if URL.match(self.root) else os.path.join(self.root, name)
+        return f"{self.root}/{name}" if self.root else name
 
     @cached_property
     def is_remote(self) -> bool:
@@ -319,14 +320,18 @@ def csv_names(
     name: str,  # of the list
 ) -> Iterator[str]:
     "Yield the paths in a table of text, whose columns are separated by comma, semicolon or tab."
-    header = file.readline().decode("utf-8-sig")
-    separator = max(",;\t", key=header.count)
+    separator = max(",;\t", key=file.readline().decode("utf-8-sig").count)
     file.seek(0)
-    options = {"sep": separator, "dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-    columns = [str(column) for column in pd.read_csv(io.StringIO(header), sep=separator, nrows=0).columns]
-    column = choose_column(columns, path_column, name)
-    for part in pd.read_csv(file, usecols=[column], chunksize=50_000, **options):
-        yield from part[column]
+    lines = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=separator)
+    columns = next(lines, ["path"])
+    column = columns.index(choose_column(columns, path_column, name))
+    for values in filter(None, lines):
+        if len(values) != len(columns):
+            raise ConfigError(
+                f"`images`: line {lines.line_num} of {name} has {len(values)} values, and the first line "
+                f"{len(columns)}. Put a path that holds {separator!r} in double quotes."
+            )
+        yield values[column]
 
 # %% ../nbs/22_predict.ipynb #6f2c9d07
 def parquet_names(
@@ -367,7 +372,7 @@ def read_list(
             images = ImageList(names, root, is_list=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"`images`: {location} is not there. Give a folder or a list of images.") from None
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         if isinstance(error, ConfigError):
             raise
         kind = "Parquet" if name.lower().endswith(".parquet") else "a table in UTF-8"
@@ -634,6 +639,7 @@ def read_shard(
     shards: Shards,
     number: int,  # of a shard
 ) -> pd.DataFrame:
+    "Return the rows of a shard."
     return pq.ParquetFile(shards.path(number)).read().to_pandas()
 
 # %% ../nbs/22_predict.ipynb #0a6be2c1
