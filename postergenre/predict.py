@@ -238,12 +238,6 @@ class ImageList:
             return name
         return f"{self.root}/{name}" if self.root else name
 
-    @cached_property
-    def is_remote(self) -> bool:
-        "True if an image is named by a URL."
-        listed = self.is_list and any(URL.match(self[row]) for row in range(len(self)))
-        return listed or URL.match(self.root) is not None
-
 
 def digest_of(
     images: ImageList,
@@ -514,8 +508,6 @@ def score_with_loader(
     num_workers: int | None = None,  # loader processes; none: chosen for the machine
 ) -> Iterator[tuple[np.ndarray, list[str]]]:
     "Yield scores and errors of each batch, which loader processes decode."
-    if dataset.images.is_remote:
-        num_workers = 0  # connections do not survive a fork; threads fetch instead
     for images, errors in make_loader(dataset, batch_sampler=batches, num_workers=num_workers):
         yield score_batch(predictor, images, errors)
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
@@ -91,15 +93,27 @@ def killed_at(moment: int, folder: Path, values: dict) -> None:
     "Run a job that is killed just before its file operation of this number."
     left = [moment]
 
+    def count() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     def watch(event: str, arguments: tuple) -> None:
         writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         if writes or event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"):
             if str(folder) in os.fsdecode(arguments[0]):
-                left[0] -= 1
-                if left[0] < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                count()
 
-    sys.addaudithook(watch)
+    def counted(function):
+        def call(*given, **options):
+            count()
+            return function(*given, **options)
+
+        return call
+
+    sys.addaudithook(watch)  # sees files that are opened, renamed and removed, but not what is written into them
+    for place, name in ((os, "fsync"), (pq, "write_table"), (pd.DataFrame, "to_csv")):
+        setattr(place, name, counted(getattr(place, name)))
     job(folder, **values)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -185,20 +186,27 @@ def test_images_and_lists_on_s3_give_the_table_of_their_local_copies(folder, buc
     assert predict.show_predictions(found) is not None
 
 
-def test_a_loader_beside_a_gpu_fetches_without_forking(folder, bucket):
-    bucket.put_file(str(folder / "images" / "0000.png"), "bucket/0000.png")
+def test_forked_loader_processes_have_connections_of_their_own(folder, bucket):
+    for path in sorted((folder / "images").iterdir()):
+        bucket.put_file(str(path), f"bucket/{path.name}")
     images, predictor = predict.list_images("s3://bucket"), stand_in()
     dataset = predict.PictureFolder(images, predictor.img_size)
     assert dataset[0][1] == ""  # this process has a connection
-    ((scores, errors),) = predict.score_with_loader(predictor, dataset, [range(1)], num_workers=2)
-    assert errors == [""] and np.isfinite(scores).all()
+    batches = [range(first, first + 2) for first in range(0, 10, 2)]
+    found = list(predict.score_with_loader(predictor, dataset, batches, num_workers=2))
+    assert len(found) == 5
+    assert all(errors == ["", ""] and np.isfinite(scores).all() for scores, errors in found)
 
 
-def test_a_listing_of_s3_is_never_an_old_one(folder, bucket):
+def test_a_listing_is_never_an_old_one(folder, bucket, monkeypatch):
     content = (folder / "images" / "0000.png").read_bytes()
     for n in (1, 2):
         bucket.pipe_file(f"bucket/{n}.png", content)
         assert len(predict.list_images("s3://bucket")) == n
+    files = Mock(find=Mock(return_value=["place/a.png"]))  # other file systems keep listings
+    monkeypatch.setattr(predict, "file_system", lambda url: (files, "place"))
+    assert predict.remote_pictures("other://place") == ["a.png"]
+    assert [call[0] for call in files.method_calls] == ["invalidate_cache", "find"]
 
 
 def test_a_bucket_that_is_not_there_is_told(bucket):
