@@ -66,6 +66,7 @@ from postergenre.torchscript import (
     load_torchscript,
     read_notes,
 )
+from .training import check_single_process
 
 # %% ../nbs/22_predict.ipynb #0aa4d7db
 @dataclass(frozen=True)
@@ -886,6 +887,7 @@ def predict_folder(
     params: PredictParams,
 ) -> Predictions:
     "Predict a folder or a list and write the table; raises `FileNotFoundError` or `ConfigError` before any work."
+    check_single_process("predict")
     if params.images and not params.model:
         raise ConfigError(
             f"`images`: given {params.images}, but no `model`; that of the smoke run is for demo posters alone. Give a "
