@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import ROOT
 
 from postergenre.config import make_params
@@ -41,19 +43,23 @@ PAIR = {
 }
 
 
-def torchrun(script, *arguments, runs, **environment) -> subprocess.CompletedProcess:
-    "Run a script in two processes."
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    inherited = {name: value for name, value in os.environ.items() if name != "ROOT_PATH"}
-    variables = {**inherited, "RUNS_PATH": str(runs), "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run([*launch, *arguments], capture_output=True, text=True, cwd=ROOT, env=variables, timeout=400)
+def torchrun(*arguments, runs) -> subprocess.CompletedProcess:
+    "Run a script, or a module after -m, in two processes on the CPU."
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    variables = {name: value for name, value in os.environ.items() if name != "ROOT_PATH"}
+    variables |= {"RUNS_PATH": str(runs), "OMP_NUM_THREADS": "1"}
+    if torch.accelerator.is_available():  # elsewhere the project finds out by itself
+        variables["ACCELERATE_USE_CPU"] = "true"
+    return subprocess.run(
+        [*launch, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, env=variables, timeout=400
+    )
 
 
 @pytest.fixture(scope="module")
 def both(runs, tmp_path_factory) -> list[dict]:
     "What the two processes found, the main one first."
     out = tmp_path_factory.mktemp("both")
-    done = torchrun(ROOT / "tests" / "two_processes.py", json.dumps(PAIR), str(out), runs=runs)
+    done = torchrun(ROOT / "tests" / "two_processes.py", json.dumps(PAIR), out, runs=runs)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((out / f"{rank}.json").read_text()) for rank in (0, 1)]
 
@@ -152,3 +158,21 @@ def test_jobs_for_one_process_say_so(both):
 def test_no_poster_is_evaluated_twice(both):
     for n, seen in both[0]["gathered"].items():
         assert seen == list(range(int(n))), n
+
+
+def test_two_papermills_do_not_write_one_notebook(runs, tmp_path):
+    code = """from postergenre.config import Params
+from postergenre.training import create_accelerator
+
+print(f"process {create_accelerator(Params()).process_index} of 2")"""
+    source = tmp_path / "job.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, source)
+    papermill = ("-m", "papermill", "--no-progress-bar", source)
+    same = torchrun(*papermill, tmp_path / "same.ipynb", runs=runs)
+    assert same.returncode != 0 and "2 papermill processes would write the same notebook" in same.stderr
+    own = torchrun(*papermill, tmp_path / "own.${local_rank}.ipynb", runs=runs)
+    assert own.returncode == 0, own.stderr[-3000:]
+    for rank in (0, 1):
+        assert f"process {rank} of 2" in (tmp_path / f"own.{rank}.ipynb").read_text()
