@@ -11,7 +11,7 @@ set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"
-"$place/venv/bin/pip" install --quiet accelerate==1.15.0 torch==2.14.1 --extra-index-url https://download.pytorch.org/whl/cpu
+"$place/venv/bin/pip" install --quiet accelerate==1.15.0 torch==2.14.1
 cat > "$place/job.py" <<'PYTHON'
 import os
 import pathlib
