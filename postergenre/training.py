@@ -684,10 +684,10 @@ def mean_losses(
 ) -> list[float]:
     "Return the mean of each loss over all processes; raise `FloatingPointError` at the first that is not finite."
     means = run.accelerator.reduce(torch.stack(losses), reduction="mean").tolist()
-    for back, mean in zip(reversed(range(len(means))), means, strict=True):
+    for number, mean in enumerate(means, start=batch - len(means) + 1):
         if not math.isfinite(mean):
-            found = f"The loss of batch {batch - back} of epoch {run.epoch + 1} is {mean}"
-            raise divergence(run, found, run.step - back)
+            found = f"The loss of batch {number} of epoch {run.epoch + 1} is {mean}"
+            raise divergence(run, found, run.epoch * run.schedule.steps_per_epoch + number - 1)
     return means
 
 
@@ -713,7 +713,7 @@ def train_epoch(
             logits = run.network(images)
         loss = run.loss(logits, targets)
         losses.append(loss.detach())
-        if len(losses) == interval or batch == len(run.train_loader):
+        if len(losses) == interval:
             means += mean_losses(run, losses, batch)
             losses = []
         run.accelerator.backward(loss)
@@ -726,6 +726,8 @@ def train_epoch(
             run.ema.update(run.model, step=run.step)
         for callback in run.callbacks:
             callback.on_batch_end(run, batch)
+    if losses:
+        means += mean_losses(run, losses, batch)
     return float(np.mean(means))
 
 
