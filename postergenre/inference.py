@@ -105,7 +105,7 @@ def compile_network(
 
 
 def compile_onnx(
-    file: Path,  # `model.onnx` of an export
+    file: Path | bytes,  # `model.onnx` of an export, or its content
 ) -> CompiledNetwork:
     "Return the network of an ONNX file for images of any size; raise RuntimeError if OpenVINO cannot read it."
     return CompiledNetwork(openvino.Core().read_model(file))
