@@ -497,12 +497,10 @@ def compare_precisions(
             began = time.perf_counter()
             scores[place].append(network(images))
             seconds[place] += time.perf_counter() - began
-    exact_scores, int8_scores = (torch.cat(parts).numpy() for parts in scores)
+    found = [torch.cat(parts).numpy() for parts in scores]
     targets, names = torch.cat(targets).numpy(), [str(place) for place in range(len(thresholds))]
-    before, now = (
-        headline(targets, given, names, min_positives=min_positives)["macro_ap"] for given in (exact_scores, int8_scores)
-    )
-    same = (exact_scores >= np.array(thresholds)) == (int8_scores >= np.array(thresholds))
+    before, now = (headline(targets, given, names, None, min_positives)["macro_ap"] for given in found)
+    same = np.equal(*(given >= np.array(thresholds) for given in found))
     return {
         "posters": len(targets),
         "macro_ap": now,
@@ -544,9 +542,9 @@ def describe_int8(
     )
     if not record["kept"]:
         return f"model.int8.onnx was left out, because it loses more than {INT8_LIMIT:g}: {figures}."
+    same = f"{record['same_decisions']:.1%} of its decisions are the same"
     return (
-        f"model.int8.onnx computes in 8-bit integers, {record['speedup']:.1f} times as fast on this machine: {figures}; "
-        f"{record['same_decisions']:.1%} of its decisions are the same."
+        f"model.int8.onnx computes in int8, {record['speedup']:.1f} times as fast on this machine: {figures}; {same}."
     )
 
 # %% ../nbs/21_torchscript.ipynb #1bfe649d
@@ -626,7 +624,7 @@ def stored_export(
 def export_run(
     params: Params,
 ) -> Export:
-    "Write the three files, model.int8.onnx if wanted, and, last, `export.json` of a finished run; return an export that is there already."
+    "Write the files and, last, `export.json` of a finished run; return an export that is there already."
     folder, trained, _ = finished_run(params)
     with lock_run(folder):
         weights = chosen_weights(folder, params.export_weights)
