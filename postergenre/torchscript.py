@@ -8,7 +8,7 @@ __all__ = ['NOTES', 'LARGEST_DIFFERENCE', 'LARGEST_ROUNDING', 'INT8_LIMIT', 'N_C
            'onnx_file', 'load_torchscript', 'load_program', 'load_onnx', 'read_notes', 'read_thresholds',
            'carried_thresholds', 'export_notes', 'compare', 'parity_table', 'check_parity', 'import_nncf',
            'quantize_network', 'calibration_posters', 'compare_precisions', 'int8_file', 'describe_int8', 'Export',
-           'chosen_weights', 'has_int8', 'stored_export', 'export_run', 'write_export']
+           'chosen_weights', 'has_int8', 'stored_export', 'load_contents', 'export_run', 'write_export']
 
 # %% ../nbs/21_torchscript.ipynb #4af971dd
 import copy
@@ -574,7 +574,7 @@ class Export:
             + (f"\n{describe_int8(self.summary['int8'])}" if self.summary.get("int8") else "")
         )
 
-
+# %% ../nbs/21_torchscript.ipynb #21a00001
 def chosen_weights(
     folder: Path,  # of a finished run
     wanted: str,  # auto, best, last or swa
@@ -627,6 +627,17 @@ def stored_export(
     )
 
 # %% ../nbs/21_torchscript.ipynb #c2729dff
+def load_contents(
+    contents: dict[str, bytes],  # of the three files, by name
+) -> dict[str, Callable[[Tensor], Tensor]]:
+    "Return each file as a function from images to scores."
+    return {
+        "model.ts": load_torchscript(io.BytesIO(contents["model.ts"])),
+        "model.pt2": load_program(io.BytesIO(contents["model.pt2"])),
+        "model.onnx": load_onnx(contents["model.onnx"]),
+    }
+
+
 def export_run(
     params: Params,
 ) -> Export:
@@ -657,14 +668,11 @@ def export_run(
             "model.pt2": program_file(model, img_size, meta["squash"], notes),
             "model.onnx": onnx_file(model, img_size, meta["squash"], notes),
         }
-        files = {
-            "model.ts": load_torchscript(io.BytesIO(contents["model.ts"])),
-            "model.pt2": load_program(io.BytesIO(contents["model.pt2"])),
-            "model.onnx": load_onnx(contents["model.onnx"]),
-        }
         data = load_run_data(trained)
         check_data(folder, meta, data)
-        table = parity_table(model, data.valid["path"].tolist(), img_size, meta["squash"], thresholds, files)
+        table = parity_table(
+            model, data.valid["path"].tolist(), img_size, meta["squash"], thresholds, load_contents(contents)
+        )
         check_parity(table)
         if wants_int8:
             content, int8 = int8_file(model, contents["model.onnx"], trained, data, thresholds)
