@@ -61,7 +61,14 @@ from postergenre.metrics import (
     headline,
     tune_thresholds,
 )
-from .models import best_precision, create_model, keep_freed_memory, load_weights
+from postergenre.models import (
+    best_precision,
+    create_model,
+    keep_freed_memory,
+    load_pretrained_file,
+    load_weights,
+    resample_weights,
+)
 from .paths import resolve_path, runs_path, write_json, write_whole
 from .sampler import IterationSampler
 from .schedules import create_optimizer, create_schedule, set_lr
@@ -216,9 +223,12 @@ def evaluation_loader(
 def start_of(
     params: Params,
 ) -> dict[str, str]:
-    "The checkpoint that `checkpoint_name` means now: its name and the SHA-256 of its file."
-    with find_checkpoint(params.checkpoint_name).open("rb") as file:
-        return {"checkpoint_name": params.checkpoint_name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    "Return the parameter that names the weights to start from, with its value, and the SHA-256 of the file now."
+    parameter = "checkpoint_name" if params.checkpoint_name else "pretrained_file"
+    given = getattr(params, parameter)
+    path = find_checkpoint(given) if params.checkpoint_name else resolve_path(given)
+    with path.open("rb") as file:
+        return {parameter: given, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def replaced_start(
@@ -231,9 +241,11 @@ def replaced_start(
         unchanged = True
     if unchanged:
         return ""
+    parameter, given = next(iter(run.start.items()))
+    changed = "trained anew" if parameter == "checkpoint_name" else "replaced"
     return (
-        f"`checkpoint_name`: {run.start['checkpoint_name']} has been trained anew since runs/{run.folder.name} "
-        "started from it. `overwrite: true` would start from what is there now."
+        f"`{parameter}`: {given} has been {changed} since runs/{run.folder.name} started from it. `overwrite: true` "
+        "would start from what is there now."
     )
 
 
@@ -253,7 +265,13 @@ def start_from(
             "validation or test posters here. Use the same root_path, split_seed and split_fractions, or "
             "`allow_other_split: true` if the posters are other ones altogether."
         )
-    return load_weights(model, checkpoint["model"], data.genres, meta["genres"])
+    state, moved = checkpoint["model"], []
+    if meta["model_name"] == params.model_name:
+        state, table = resample_weights(
+            model, state, meta["model_name"], meta["model_kwargs"], meta["img_size"], params.img_size
+        )
+        moved = [table]
+    return pd.concat([*moved, load_weights(model, state, data.genres, meta["genres"])], ignore_index=True)
 
 # %% ../nbs/18_training.ipynb #e7519630
 def check_metric(
@@ -318,7 +336,7 @@ def create_run(
     check_metric(params, data)
     if state:
         check_data(folder, state, data)
-    pretrained = params.pretrained and params.checkpoint_name is None and not state
+    pretrained = params.pretrained and not (params.checkpoint_name or params.pretrained_file or state)
     prevalence = targets_of(data.train, data.genres).mean(0)
     with told():
         model = create_model(
@@ -330,6 +348,12 @@ def create_run(
     elif params.checkpoint_name:
         with told():
             run.start, run.start_report = start_of(params), start_from(model, params, data)
+    elif params.pretrained_file:
+        with told():
+            run.start_report = load_pretrained_file(
+                model, params.pretrained_file, params.model_name, params.img_size, params.model_kwargs
+            )
+            run.start = start_of(params)
     for callback in run.callbacks:
         with told():
             callback.on_setup(run)
