@@ -23,6 +23,7 @@ import re
 import socket
 import sys
 import traceback
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -726,12 +727,14 @@ def resample(
 ) -> dict[str, torch.Tensor]:
     "Return the weights of `source`, brought to the image size of `target` as far as timm can."
     own, tables = dict(target.named_modules()), {}
-    for name, module in source.named_modules():
-        if hasattr(module, "set_window_size"):
-            module.set_window_size(own[name].window_size)
-            tables |= {f"{name}.{entry}": value.clone() for entry, value in module.state_dict().items()}
-    if hasattr(source, "set_input_size"):
-        source.set_input_size(img_size=tuple(img_size))  # windows may become others than those of `target`
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"timm\.layers\.interpolate")  # about its own use of torch
+        for name, module in source.named_modules():
+            if hasattr(module, "set_window_size"):
+                module.set_window_size(own[name].window_size)
+                tables |= {f"{name}.{entry}": value.clone() for entry, value in module.state_dict().items()}
+        if hasattr(source, "set_input_size"):
+            source.set_input_size(img_size=tuple(img_size))  # windows may become others than those of `target`
     state = {**source.state_dict(), **tables}
     return state if fits(state, target) else convert(state, target)
 
