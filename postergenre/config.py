@@ -231,7 +231,7 @@ class ModelParams(Schema):
     pretrained: Flag = parameter(True, "start from ImageNet weights")
     pretrained_file: str | None = parameter(
         None,
-        "file of weights of the network instead, .safetensors or a timm state dict; not used with checkpoint_name",
+        "weights of the network: .safetensors or a timm state dict; checkpoint_name goes first",
         min_length=1,
     )
     checkpoint_name: str | None = parameter(None, "weights to start from: a path, or one below runs/", min_length=1)

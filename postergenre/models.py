@@ -9,7 +9,7 @@ __all__ = ['PACKAGES', 'SET_ELSEWHERE', 'HEAD_NORMS', 'SMALLEST_FOR_AMX', 'HEAD_
            'explain_failure', 'feature_width', 'SoftRoot', 'create_head', 'prior_logits', 'best_precision',
            'keep_freed_memory', 'Float32Depthwise', 'normalise', 'to_channels_last', 'refresh', 'PosterClassifier',
            'backbone_kwargs', 'create_model', 'freeze', 'unfreeze', 'find_part', 'parts_table', 'not_finite',
-           'check_finite', 'clean_names', 'match_head', 'heads_fit', 'report_table', 'load_weights', 'fits', 'convert',
+           'check_finite', 'clean_names', 'report_table', 'match_head', 'heads_fit', 'load_weights', 'fits', 'convert',
            'resample', 'bound_to_size', 'move_to_size', 'resampled_rows', 'resample_weights', 'describe_unreadable',
            'read_weights', 'without_prefix', 'fit_foreign', 'foreign_rows', 'load_pretrained_file']
 
@@ -220,7 +220,7 @@ def build_network(
     sized = {"img_size": tuple(img_size)} if config is not None and config.fixed_input_size else {}
     return build(model_name, num_classes=0, **sized, **timm_kwargs)
 
-
+# %% ../nbs/09_models.ipynb #6a2c0921
 def create_backbone(
     model_name: str,  # a name of timm
     img_size: Sequence[int],  # height and width of the input, pixels
@@ -275,7 +275,7 @@ def takes_size(
     except Exception:  # see `create_backbone`
         return False
 
-
+# %% ../nbs/09_models.ipynb #6a2c0922
 def explain_size(
     model_name: str,  # a name of timm
     img_size: Sequence[int],  # height and width that it refused, pixels
@@ -310,7 +310,7 @@ def explain_failure(
     given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
     return f"timm cannot build {model_name} with {given} (model_kwargs): {reason_of(error)}."
 
-
+# %% ../nbs/09_models.ipynb #6a2c0923
 def feature_width(
     backbone: nn.Module,  # of `create_backbone`
     model_name: str,  # for the message
@@ -462,7 +462,7 @@ def refresh(
     "Let parts compute anew what they keep in eval mode: levit, for one, keeps attention biases of earlier weights."
     model.train(model.training)
 
-
+# %% ../nbs/09_models.ipynb #6a2c0924
 class PosterClassifier(nn.Module):
     """A backbone with pooled features, and a head for genres.
 
@@ -630,6 +630,13 @@ def clean_names(
     return {name.replace("_orig_mod.", "").removeprefix("module."): value for name, value in state_dict.items()}
 
 
+def report_table(
+    rows: Iterable[tuple[str, str, Any, Any]],
+) -> pd.DataFrame:
+    "Return what did not match as a table: `name`, `status`, `given`, `wanted`."
+    return pd.DataFrame(rows, columns=["name", "status", "given", "wanted"])
+
+# %% ../nbs/09_models.ipynb #6a2c0929
 def match_head(
     given: torch.Tensor,  # (genres of the checkpoint, ...), weight or bias
     wanted: torch.Tensor,  # (genres of the model, ...)
@@ -657,13 +664,6 @@ def heads_fit(
         and given.shape[1:] == wanted.shape[1:]
         and not set(genres).isdisjoint(checkpoint_genres)
     )
-
-
-def report_table(
-    rows: Iterable[tuple[str, str, Any, Any]],
-) -> pd.DataFrame:
-    "Return what did not match as a table: `name`, `status`, `given`, `wanted`."
-    return pd.DataFrame(rows, columns=["name", "status", "given", "wanted"])
 
 # %% ../nbs/09_models.ipynb #a4b932b0
 def load_weights(
@@ -750,7 +750,7 @@ def bound_to_size(
     small, large = ({(name, value.shape) for name, value in net.state_dict().items()} for net in networks)
     return {name for name, _ in small - large}
 
-
+# %% ../nbs/09_models.ipynb #6a2c0928
 def move_to_size(
     state: dict[str, torch.Tensor],  # of the backbone, complete, for `old_size`
     target: nn.Module,  # the backbone for `img_size`
@@ -792,7 +792,7 @@ def resampled_rows(
         if name in before and not (before[name].shape == value.shape and before[name].equal(value))
     ]
 
-
+# %% ../nbs/09_models.ipynb #6a2c0925
 def resample_weights(
     model: PosterClassifier,  # for `img_size`
     state_dict: dict[str, torch.Tensor],  # of the same network for `old_size`
@@ -861,7 +861,7 @@ def without_prefix(
     short = {name.partition(".")[2]: value for name, value in state.items()}
     return short if len(prefixes) == 1 and short.keys() & set(wanted) and not state.keys() & set(wanted) else state
 
-
+# %% ../nbs/09_models.ipynb #6a2c0926
 def fit_foreign(
     state: dict[str, torch.Tensor],  # from `read_weights`
     backbone: nn.Module,  # for `img_size`
@@ -902,7 +902,7 @@ def foreign_rows(
             rows.append((name, "shape", tuple(value.shape), shape))
     return [(f"backbone.{name}", *row) for name, *row in rows]
 
-
+# %% ../nbs/09_models.ipynb #6a2c0927
 def load_pretrained_file(
     model: PosterClassifier,  # for `img_size`; its backbone is changed in place
     file: str | Path,  # as `resolve_path` reads it

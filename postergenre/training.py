@@ -248,7 +248,7 @@ def replaced_start(
         "would start from what is there now."
     )
 
-
+# %% ../nbs/18_training.ipynb #6a2c1803
 def start_from(
     model: nn.Module,  # a `PosterClassifier`
     params: Params,

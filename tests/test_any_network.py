@@ -1,4 +1,4 @@
-"""Three networks of `any_network.py` through every stage: one resampled, one refused at another size, one with 3-d maps."""
+"""Three networks of `any_network.py` through every stage: one resampled, one refused at another size, one in 3-d."""
 
 import pytest
 from any_network import in_own_process
