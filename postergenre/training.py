@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PREFIXES_OF_OTHER_JOBS', 'lock_run', 'release', 'clear_run', 'job_of', 'open_run', 'cache_folder', 'load_run_data',
-           'dataset_of', 'evaluation_loader', 'start_of', 'replaced_start', 'start_from', 'check_metric',
+           'dataset_of', 'evaluation_loader', 'start_of', 'replaced_start', 'start_from', 'load_start', 'check_metric',
            'create_accelerator', 'loss_of', 'create_run', 'features_for_head', 'compiled', 'check_batch_size',
            'add_training', 'run_state', 'save_state', 'check_data', 'restore_state', 'tell_progress', 'load_state',
            'prepare', 'seed_epoch', 'forward', 'train_epoch', 'evaluate', 'validate', 'check_stored', 'call', 'fit',
@@ -273,6 +273,21 @@ def start_from(
         moved = [table]
     return pd.concat([*moved, load_weights(model, state, data.genres, meta["genres"])], ignore_index=True)
 
+
+def load_start(
+    run: Run,  # a new one, with its data and model
+) -> None:
+    "Load `checkpoint_name` or else `pretrained_file`, and note both file and what did not match; raise `ConfigError`."
+    params = run.params
+    with told():
+        if params.checkpoint_name:
+            run.start, run.start_report = start_of(params), start_from(run.model, params, run.data)
+        elif params.pretrained_file:
+            run.start_report = load_pretrained_file(
+                run.model, params.pretrained_file, params.model_name, params.img_size, params.model_kwargs
+            )
+            run.start = start_of(params)
+
 # %% ../nbs/18_training.ipynb #e7519630
 def check_metric(
     params: Params,
@@ -345,15 +360,8 @@ def create_run(
     run = Run(params, folder, data, model, accelerator=accelerator, callbacks=create_callbacks(params.callbacks))
     if state:
         model.load_state_dict(state["model"])
-    elif params.checkpoint_name:
-        with told():
-            run.start, run.start_report = start_of(params), start_from(model, params, data)
-    elif params.pretrained_file:
-        with told():
-            run.start_report = load_pretrained_file(
-                model, params.pretrained_file, params.model_name, params.img_size, params.model_kwargs
-            )
-            run.start = start_of(params)
+    else:
+        load_start(run)
     for callback in run.callbacks:
         with told():
             callback.on_setup(run)
