@@ -10,8 +10,9 @@ __all__ = ['PACKAGES', 'SET_ELSEWHERE', 'HEAD_NORMS', 'SMALLEST_FOR_AMX', 'HEAD_
            'keep_freed_memory', 'Float32Depthwise', 'normalise', 'to_channels_last', 'refresh', 'PosterClassifier',
            'backbone_kwargs', 'create_model', 'freeze', 'unfreeze', 'find_part', 'parts_table', 'not_finite',
            'check_finite', 'clean_names', 'report_table', 'match_head', 'heads_fit', 'load_weights', 'fits', 'convert',
-           'resample', 'bound_to_size', 'move_to_size', 'resampled_rows', 'resample_weights', 'describe_unreadable',
-           'read_weights', 'without_prefix', 'fit_foreign', 'foreign_rows', 'load_pretrained_file']
+           'resample', 'bound_to_size', 'move_to_size', 'resampled_rows', 'resample_weights', 'load_stage',
+           'describe_unreadable', 'read_weights', 'without_prefix', 'fit_foreign', 'foreign_rows',
+           'load_pretrained_file']
 
 # %% ../nbs/09_models.ipynb #707cef14
 import ctypes
@@ -811,6 +812,21 @@ def resample_weights(
     after = move_to_size(before, model.backbone, model_name, kwargs, old_size, img_size)
     state |= {f"backbone.{name}": value for name, value in after.items()}
     return state, report_table(resampled_rows(before, after))
+
+
+def load_stage(
+    model: PosterClassifier,  # changed in place
+    checkpoint: dict[str, Any],  # of an earlier stage: `model`, and `meta` that describes it
+    genres: Sequence[str],  # of the model, in the order of its outputs
+    model_name: str,  # of the model
+    img_size: Sequence[int],  # likewise, height and width, pixels
+) -> pd.DataFrame:
+    "Load the weights of an earlier stage at any image size, see `load_weights`; resampled ones are in the report too."
+    state, meta, moved = checkpoint["model"], checkpoint["meta"], report_table([])
+    if meta["model_name"] == model_name:
+        state, moved = resample_weights(model, state, model_name, meta["model_kwargs"], meta["img_size"], img_size)
+    report = load_weights(model, state, genres, meta["genres"])
+    return pd.concat([moved, report], ignore_index=True) if len(moved) else report
 
 # %% ../nbs/09_models.ipynb #6a2c0912
 def describe_unreadable(

@@ -61,14 +61,7 @@ from postergenre.metrics import (
     headline,
     tune_thresholds,
 )
-from postergenre.models import (
-    best_precision,
-    create_model,
-    keep_freed_memory,
-    load_pretrained_file,
-    load_weights,
-    resample_weights,
-)
+from .models import best_precision, create_model, keep_freed_memory, load_pretrained_file, load_stage
 from .paths import resolve_path, runs_path, write_json, write_whole
 from .sampler import IterationSampler
 from .schedules import create_optimizer, create_schedule, set_lr
@@ -265,13 +258,7 @@ def start_from(
             "validation or test posters here. Use the same root_path, split_seed and split_fractions, or "
             "`allow_other_split: true` if the posters are other ones altogether."
         )
-    state, moved = checkpoint["model"], []
-    if meta["model_name"] == params.model_name:
-        state, table = resample_weights(
-            model, state, meta["model_name"], meta["model_kwargs"], meta["img_size"], params.img_size
-        )
-        moved = [table]
-    return pd.concat([*moved, load_weights(model, state, data.genres, meta["genres"])], ignore_index=True)
+    return load_stage(model, checkpoint, data.genres, params.model_name, params.img_size)
 
 
 def load_start(
