@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from .config import ConfigError
-from .models import PosterClassifier, create_model
+from .models import PosterClassifier, check_finite, create_model
 from .paths import resolve_path, runs_path, write_json, write_whole
 
 # %% ../nbs/15_checkpoints.ipynb #475d84c3
@@ -85,6 +85,7 @@ def load_checkpoint(
             f"{path} is no checkpoint of this project: it does not say {FORMAT!r}. Weights from elsewhere belong "
             "in `pretrained_file`."
         )
+    check_finite(path, content["model"])
     return content
 
 
