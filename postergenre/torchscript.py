@@ -182,6 +182,7 @@ def onnx_file(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # about torch's own use of its functions
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="The tensor attributes? .* assigned during export")  # see above
         exported = torch.onnx.export(module, (example,), dynamo=True, dynamic_shapes=(sizes,), verbose=False, **names)
     content = exported.model_proto
     texts = {Path(name).stem: text for name, text in notes.items()} | {"graph_digest": graph_digest(content)}
