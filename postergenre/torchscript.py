@@ -166,7 +166,12 @@ def program_file(
     example = torch.zeros(2, 3, 40, 30, dtype=torch.uint8)  # a batch of 1 would be taken for a constant
     sizes = {place: torch.export.Dim(name, min=1) for place, name in ((0, "batch"), (2, "height"), (3, "width"))}
     content = io.BytesIO()
-    torch.export.save(torch.export.export(module, (example,), dynamic_shapes=(sizes,)), content, extra_files=notes)
+    with (
+        warnings.catch_warnings()
+    ):  # levit, for one, keeps attention biases in a dict, in a copy that nobody uses again
+        warnings.filterwarnings("ignore", message="The tensor attributes? .* assigned during export")
+        program = torch.export.export(module, (example,), dynamic_shapes=(sizes,))
+    torch.export.save(program, content, extra_files=notes)
     return content.getvalue()
 
 # %% ../nbs/21_torchscript.ipynb #18fcf84e
@@ -192,6 +197,7 @@ def onnx_file(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # about torch's own use of its functions
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="The tensor attributes? .* assigned during export")  # see above
         exported = torch.onnx.export(module, (example,), dynamo=True, dynamic_shapes=(sizes,), verbose=False, **names)
     content = exported.model_proto
     texts = {Path(name).stem: text for name, text in notes.items()} | {"graph_digest": graph_digest(content)}
