@@ -126,7 +126,7 @@ def settle(
         index = decided.name[1:].removesuffix(".replacing")
         if (decided / index).is_file():
             (folder / index).unlink(missing_ok=True)
-        for file in sorted(decided.iterdir(), key=lambda file: file.name == index):
+        for file in sorted(decided.iterdir(), key=lambda file: (file.name == index, file.name)):
             os.replace(file, folder / file.name)
         decided.rmdir()
     for unfinished in [*folder.rglob(".*.tmp")]:
