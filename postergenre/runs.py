@@ -99,11 +99,8 @@ def mark_run(
 def is_finished(
     folder: Path,  # runs/<experiment_name>
 ) -> bool:
-    "Return True if a job has written all of its results; False if run.json cannot be read."
-    try:
-        return read_run(folder)[1] == "finished"
-    except ConfigError:
-        return False
+    "Return True if a job has written all of its results; raise `ConfigError` as `read_run` does."
+    return read_run(folder)[1] == "finished"
 
 # %% ../nbs/03_runs.ipynb #a3e1000b
 @contextlib.contextmanager
