@@ -60,7 +60,7 @@ def save_plain(
         try:
             torch.save(content, file)
         except RuntimeError as error:  # which hides that the disk is full
-            raise error.__context__ if isinstance(error.__context__, OSError) else error
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def save_checkpoint(
@@ -70,7 +70,6 @@ def save_checkpoint(
 ) -> None:
     "Writes a checkpoint, whole or not at all."
     save_plain(path, {"format": FORMAT, "model": state, "meta": meta})
-
 
 # %% ../nbs/15_checkpoints.ipynb #e26b8d1c
 def load_plain(
@@ -91,7 +90,6 @@ def load_plain(
     except (RuntimeError, EOFError, OSError, ValueError, zlib.error) as error:
         problem = str(error).partition("\n")[0]
     raise ConfigError(f"{path} cannot be read as a checkpoint of tensors and plain data: {problem}.")
-
 
 # %% ../nbs/15_checkpoints.ipynb #15a00001
 META = {  # what a checkpoint says of itself, and as what
@@ -120,9 +118,9 @@ def describe_damage(
         return "`meta` must hold what it says of itself, by name"
     for name, kind in META.items():
         if not isinstance(meta.get(name), kind):
-            return f"`meta` must hold `{name}` of type {kind.__name__}, given: {meta.get(name)!r}"
-    numbers = {"img_size": (int, 2), "thresholds": (float, len(meta["genres"])), "genres": (str, len(meta["genres"]))}
-    for name, (kind, length) in numbers.items():
+            return f"`meta` must hold `{name}` of type {kind.__name__}, given: {repr(meta.get(name))[:60]}"
+    n = len(meta["genres"])
+    for name, kind, length in (("genres", str, n), ("thresholds", float, n), ("img_size", int, 2)):
         if len(meta[name]) != length or not length or not all(isinstance(value, kind) for value in meta[name]):
             return f"`{name}` must hold {length or 'one or more'} values of type {kind.__name__}"
     return ""
@@ -141,7 +139,6 @@ def load_checkpoint(
     if damage := describe_damage(content):
         raise ConfigError(f"{path} is damaged: {damage}. Take another file, or train the run again.")
     return {**content, "path": path}
-
 
 # %% ../nbs/15_checkpoints.ipynb #15a00002
 def find_checkpoint(
@@ -163,7 +160,6 @@ def find_checkpoint(
         )
     return found
 
-
 # %% ../nbs/15_checkpoints.ipynb #0c38b59e
 def model_of(
     checkpoint: dict[str, Any],  # from `load_checkpoint`
@@ -182,7 +178,6 @@ def model_of(
             f"({problem}). Take another file, or train the run again."
         ) from None
     return model.eval()
-
 
 # %% ../nbs/15_checkpoints.ipynb #2fd4808d
 @dataclass
@@ -234,4 +229,3 @@ def stored_checkpoints(
     if missing := [str(path.relative_to(folder)) for path in paths if not path.is_file()]:
         raise ConfigError(f"runs/{folder.name} lacks {', '.join(missing)}, which {index.name} names. {RETRAIN}")
     return paths
-

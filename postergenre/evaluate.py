@@ -70,7 +70,7 @@ from .models import PosterClassifier
 from .paths import runs_path, write_json
 from .plots import MARKS, compact, genre_colors, new_figure, plot_genre_table, prediction_grid, thumbnail
 from .report import markdown
-from .runs import lock_run, read_json, read_run, replace_files
+from .runs import lock_run, read_json, replace_files
 from .torchscript import chosen_weights, read_thresholds
 from postergenre.training import (
     check_data,

@@ -71,7 +71,6 @@ def as_write_errors(
         words = f"{problem}, or set RUNS_PATH to another folder, and run the same command again."
         raise WriteError(error.errno, words) from error
 
-
 # %% ../nbs/00_paths.ipynb #3f0a61c2
 def _flush(
     path: Path,  # a file, or a folder of files
@@ -107,7 +106,6 @@ def write_json(
     "Writes `value` as indented JSON, whole or not at all; NaN is refused, because JSON has none."
     with write_whole(path) as unfinished:
         unfinished.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
 
 # %% ../nbs/00_paths.ipynb #fc365c28
 def announced(

@@ -95,7 +95,6 @@ def differences_that_matter(
     "Return what differs between two sets of parameters and matters to a job, as sentences."
     return [line for line in differences(before, now) if not line.startswith(tuple(f"`{name}" for name in ignored))]
 
-
 # %% ../nbs/18_training.ipynb #3357a7bb
 def must_be_new(
     params: Params,
@@ -138,7 +137,6 @@ def open_run(
     except BaseException:
         release(lock)
         raise
-
 
 # %% ../nbs/18_training.ipynb #8c15a04e
 def cache_folder(
@@ -261,8 +259,8 @@ def describe_seen(
     seen = (run.start or {}).get("seen", {})
     if None in seen.values():
         return (
-            f"`allow_other_split`: nobody knows how many validation and test posters {run.start['checkpoint_name']} was "
-            "trained on, because its run's train_df.csv is not next to it."
+            f"`allow_other_split`: how many validation and test posters {run.start['checkpoint_name']} was trained on "
+            "is not known, because its run's train_df.csv is not next to it."
         )
     counts = [f"{n:,} of {len(getattr(run.data, split)):,} {split} posters" for split, n in seen.items() if n]
     if not counts:
@@ -271,7 +269,6 @@ def describe_seen(
         f"`allow_other_split`: {run.start['checkpoint_name']} was trained on {' and '.join(counts)} of this run, so "
         "their results are better than those of new posters. Ids are compared."
     )
-
 
 # %% ../nbs/18_training.ipynb #e7519630
 def check_metric(
@@ -498,8 +495,8 @@ def check_data(
     if changed:
         raise CannotResume(
             f"The data of runs/{folder.name} have changed since it was begun ({'; '.join(changed)}). Give the "
-            "folder it was begun with (ROOT_PATH or root_path) as it was, or another experiment_name, or train it again "
-            "with `overwrite: true` (nbs/train.ipynb)."
+            "folder it was begun with (ROOT_PATH or root_path) as it was, or another experiment_name, or train it "
+            "again with `overwrite: true` (nbs/train.ipynb)."
         )
 
 
@@ -543,7 +540,8 @@ def load_state(
         return load_plain(path)
     except ConfigError as error:
         raise CannotResume(
-            f"{error} The run cannot go on from it. `overwrite: true` moves runs/{folder.name} aside and trains it again."
+            f"{error} The run cannot go on from it. `overwrite: true` moves runs/{folder.name} aside and trains it "
+            "again."
         ) from None
 
 
@@ -558,7 +556,6 @@ def begin_run(
         write_params_file(files / "params.yaml", run.params)
         run.data.save(files)
         mark_run(files, "begun")
-
 
 # %% ../nbs/18_training.ipynb #18a00002
 def continue_run(
@@ -601,7 +598,6 @@ def prepare(
     except BaseException:
         release(lock)
         raise
-
 
 # %% ../nbs/18_training.ipynb #278d0ffe
 def seed_epoch(
@@ -845,8 +841,8 @@ def summarise(
             save_predictions(files / "valid_predictions.csv", run.data, "valid", run.validation)
             if len(run.data.test):
                 save_predictions(files / "test_predictions.csv", run.data, "test", test)
-            with write_whole(files / "genres.csv") as unfinished:
-                genre_table(run.validation.targets, run.validation.scores, genres, thresholds, enough).to_csv(unfinished)
+            table = genre_table(run.validation.targets, run.validation.scores, genres, thresholds, enough)
+            table.to_csv(files / "genres.csv")
             write_json(files / SUMMARY, summary_of(run, best_epoch) | {"stored_features": stored, **metrics})
         mark_run(run.folder, "finished")
 
@@ -872,7 +868,6 @@ def summary_of(
         "seconds": sum(row["seconds"] for row in run.history) + (run.stored.seconds if run.stored else 0.0),
         "versions": versions(),
     }
-
 
 # %% ../nbs/18_training.ipynb #407d4c3f
 def train(
@@ -905,4 +900,3 @@ def finished_run(
     if root:  # the posters may have moved since; their hash tells whether they are the same
         trained = trained.model_copy(update={"root_path": root})
     return folder, trained, differences_that_matter(trained, params)
-
