@@ -14,10 +14,11 @@ import shutil
 import zipfile
 import zlib
 from dataclasses import dataclass, field
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from torch import nn
 
@@ -28,17 +29,16 @@ from .runs import RETRAIN, is_finished, read_json
 
 # %% ../nbs/15_checkpoints.ipynb #475d84c3
 FORMAT = "postergenre checkpoint 1"
-LIBRARIES = (  # that make pixels, weights or metrics, as they are imported
-    "postergenre", "torch", "torchvision", "timm", "accelerate", "PIL", "cv2", "albumentations", "albucore", "numpy",
-    "scipy", "pandas", "sklearn",
+LIBRARIES = (  # that make pixels, weights or metrics
+    "postergenre", "torch", "torchvision", "timm", "accelerate", "pillow", "albumentations", "albucore", "numpy", "scipy",
+    "pandas", "scikit-learn",
 )  # fmt: skip
 
 
 def versions() -> dict[str, str]:
-    "Return the version of every library that a result depends on, by the name it is installed under."
-    installed = packages_distributions()
-    names = [installed.get(library, [library])[0] for library in LIBRARIES]  # OpenCV has several
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    "Return the version of Python and of every library that a result depends on."
+    opencv = {"opencv": cv2.__version__}  # is installed under several names
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}, **opencv}
 
 
 def plain_state(
