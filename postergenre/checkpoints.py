@@ -30,8 +30,8 @@ from .runs import RETRAIN, is_finished, read_json
 # %% ../nbs/15_checkpoints.ipynb #475d84c3
 FORMAT = "postergenre checkpoint 1"
 LIBRARIES = (  # that make pixels, weights or metrics
-    "postergenre", "torch", "torchvision", "timm", "accelerate", "pillow", "albumentations", "albucore", "numpy", "scipy",
-    "pandas", "scikit-learn",
+    "postergenre", "torch", "torchvision", "timm", "accelerate", "pillow", "albumentations", "albucore", "numpy",
+    "scipy", "pandas", "scikit-learn",
 )  # fmt: skip
 
 
@@ -89,7 +89,10 @@ def load_plain(
         problem = f"it holds {'code, ' + code[1] if code else 'something else'}"
     except (RuntimeError, EOFError, OSError, ValueError, zlib.error) as error:
         problem = str(error).partition("\n")[0]
-    raise ConfigError(f"{path} cannot be read as a checkpoint of tensors and plain data: {problem}.")
+    raise ConfigError(
+        f"{path} cannot be read as a checkpoint of tensors and plain data: {problem}. Take another file, or train the run "
+        "again."
+    )
 
 # %% ../nbs/15_checkpoints.ipynb #15a00001
 META = {  # what a checkpoint says of itself, and as what

@@ -540,8 +540,7 @@ def load_state(
         return load_plain(path)
     except ConfigError as error:
         raise CannotResume(
-            f"{error} The run cannot go on from it. `overwrite: true` moves runs/{folder.name} aside and trains it "
-            "again."
+            f"{error} The run cannot go on: `overwrite: true` moves runs/{folder.name} aside and trains it anew."
         ) from None
 
 
