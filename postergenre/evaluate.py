@@ -701,6 +701,8 @@ def reading_notes(
 ) -> list[str]:
     "Sentences on what must be known to read the figures."
     export = export_note(run, thresholds.values)
+    seen = ((run.meta.get("start") or {}).get("seen") or {}).get(shown.split)
+    learned = f"{seen:,} of these posters were learned before, from another split: figures of new posters are lower."
     flattering = (
         "The checkpoint was chosen on these posters, and thresholds are tuned on them: test posters flatter less."
     )
@@ -710,6 +712,7 @@ def reading_notes(
         *thresholds.notes,
         *([flattering] if shown.split == "valid" else []),
         *([export] if export else []),
+        *([learned] if seen else []),
     ]
 
 # %% ../nbs/30_evaluate.ipynb #6c8a9f34

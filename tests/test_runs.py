@@ -11,6 +11,8 @@ import pytest
 from conftest import ROOT
 
 from postergenre.config import ConfigError, make_params
+from postergenre.paths import WriteError
+from postergenre.runs import read_run
 
 SMALL = {
     "experiment_name": "run",
@@ -129,3 +131,56 @@ def test_an_export_of_a_checkpoint_that_has_changed_is_made_again(run):
     assert job("export").summary["made_from"]["sha256"] != made_from["sha256"]
     notes = read_notes(run / "model.ts")["postergenre"]
     assert notes["weights_sha256"] == job("export").summary["made_from"]["sha256"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"path,stamp\n"])
+def test_what_the_audit_remembers_of_pictures_is_made_again_if_damaged(run, content):
+    from postergenre.training import load_run_data
+
+    before = load_run_data(make_params(SMALL)).data_hash
+    (remembered,) = run.parent.glob("pictures/*.npz")
+    whole = remembered.stat().st_size
+    remembered.write_bytes(content)
+    assert load_run_data(make_params(SMALL)).data_hash == before and remembered.stat().st_size > whole / 2
+
+
+# Full disks, and folders that may not be written to
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_file(run, monkeypatch):
+    disk = run.parent / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "none", disk], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("a small file system can be mounted by root alone")
+    try:
+        os.symlink(run.parent / "demo_posters_100", disk / "demo_posters_100")
+        monkeypatch.setenv("RUNS_PATH", str(disk))
+        with pytest.raises(WriteError, match=f"no space left in {disk}/run") as caught:
+            job("train")
+        assert hasattr(caught.value, "_render_traceback_") and "unexpected pos" not in str(caught.value)
+        assert not [path for path in disk.rglob("*") if path.name.endswith(".tmp")]
+        assert read_run(disk / "run")[1] in ("begun", "resumable")
+        subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+        assert job("train").whole
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_folder_that_may_not_be_written_to_is_told(run):
+    if os.getuid() != 0:
+        pytest.skip("only root can become another user")
+    run.parent.chmod(0o755)
+    script = (
+        "import os, sys; from postergenre.runs import lock_run; from postergenre.paths import WriteError, write_json\n"
+        "from pathlib import Path; folder = Path(sys.argv[1]); os.setuid(65534)\n"
+        "for write in (lambda: write_json(folder / 'a.json', {}), lambda: lock_run(folder.parent / 'other')):\n"
+        "    try: write()\n"
+        "    except WriteError as error: print(error)\n"
+    )
+    for folder in run.parents:
+        if folder.stat().st_mode & 0o005 != 0o005:
+            pytest.skip("the temporary folder is private")
+    done = subprocess.run([sys.executable, "-c", script, str(run)], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.count("Cannot write to") == 2 and "Permission denied" in done.stdout, done.stderr
+    assert str(run) in done.stdout and "RUNS_PATH" in done.stdout
