@@ -23,8 +23,8 @@ from PIL import Image
 from pydantic import ValidationError
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from .annotations import decode_poster
 from .config import ConfigError, nearest
+from .images import decode_poster
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news at import
 import albumentations as A

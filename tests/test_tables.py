@@ -247,6 +247,7 @@ def test_counts_of_split_files_are_whole_numbers(root, rows):
     found = kinds(audit(root, min_positives=60))
     assert "Western (0)" in found["genres with fewer than 60 posters in valid"][1]
     assert not any(".0)" in examples for _, examples, _ in found.values())
+    assert (load_data(root, min_positives=1).valid[DEMO_GENRES].dtypes == np.uint8).all()
 
 
 def test_parameters_name_what_cannot_be_found(root, rows):
