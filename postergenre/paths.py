@@ -70,7 +70,7 @@ def as_write_errors(
             problem = f"Cannot write to {path.parent}: {path.name} is refused ({said}). Allow it"
         else:
             raise
-        words = f"{problem}, or set RUNS_PATH to another folder, and run the same command again."
+        words = f"{problem}, or write elsewhere (RUNS_PATH says where runs are), and run the same command again."
         raise WriteError(error.errno, words) from error
 
 # %% ../nbs/00_paths.ipynb #3f0a61c2
