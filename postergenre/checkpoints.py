@@ -50,7 +50,7 @@ def plain_state(
         for name, value in model.state_dict().items()
     }
 
-
+# %% ../nbs/15_checkpoints.ipynb #15a00006
 def save_plain(
     path: str | Path,  # the file to write
     content: Any,  # tensors and plain data
@@ -128,7 +128,7 @@ def describe_damage(
             return f"`{name}` must hold {length or 'one or more'} values of type {kind.__name__}"
     return ""
 
-
+# %% ../nbs/15_checkpoints.ipynb #15a00007
 def load_checkpoint(
     path: str | Path,  # a file that `save_checkpoint` wrote
 ) -> dict[str, Any]:
@@ -218,7 +218,7 @@ class Storage:
             if file.name not in kept:
                 file.unlink()
 
-
+# %% ../nbs/15_checkpoints.ipynb #15a00008
 def stored_checkpoints(
     folder: Path,  # of a run
 ) -> list[Path]:

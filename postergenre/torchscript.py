@@ -441,7 +441,7 @@ class Export:
             f"Thresholds: {notes.get('thresholds_are', 'the best F1')}."
         )
 
-
+# %% ../nbs/21_torchscript.ipynb #21a00001
 def chosen_weights(
     folder: Path,  # of a finished run
     wanted: str,  # auto, best, last or swa

@@ -33,6 +33,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
+# %% ../nbs/18_training.ipynb #18a00005
 from .annotations import Data, TableFormat, load_data, posters_folder, remembered_pictures, some, targets_of
 from .cache import LostPosters, cached_posters, load_with_retry
 from .callbacks import Evaluation, Run, create_callbacks
@@ -122,7 +123,7 @@ def must_be_new(
         )
     return not stage or bool(changed) or (params.overwrite and stage == "finished")
 
-
+# %% ../nbs/18_training.ipynb #18a00007
 def open_run(
     params: Params,
     ignored: tuple[str, ...] = (*PREFIXES_OF_OTHER_JOBS, "root_path"),  # see `differences_that_matter`
@@ -542,7 +543,7 @@ def load_state(
             f"{error} The run cannot go on: `overwrite: true` moves runs/{folder.name} aside and trains it anew."
         ) from None
 
-
+# %% ../nbs/18_training.ipynb #18a00008
 def begin_run(
     run: Run,  # that has no state
     new: bool,  # or begun by the same command, before its first state
@@ -803,7 +804,7 @@ def finish(
     release(run.lock)
     return summary
 
-
+# %% ../nbs/18_training.ipynb #18a00009
 def compare_stored(
     run: Run,  # with the `validation` of the best checkpoint on pictures
     best: nn.Module,  # its model
@@ -844,7 +845,7 @@ def summarise(
             write_json(files / SUMMARY, summary_of(run, best_epoch) | {"stored_features": stored, **metrics})
         mark_run(run.folder, "finished")
 
-
+# %% ../nbs/18_training.ipynb #18a00006
 def summary_of(
     run: Run,
     best_epoch: int,

@@ -127,7 +127,7 @@ def test_an_export_of_a_checkpoint_that_has_changed_is_made_again(run):
     from postergenre.torchscript import read_notes
 
     made_from = json.loads((run / "export.json").read_text())["made_from"]
-    shutil.copy(run / "model.swa.pth", run / made_from["weights"])
+    shutil.copy(run / "checkpoints" / "epoch_0001.pth", run / made_from["weights"])
     assert job("export").summary["made_from"]["sha256"] != made_from["sha256"]
     notes = read_notes(run / "model.ts")["postergenre"]
     assert notes["weights_sha256"] == job("export").summary["made_from"]["sha256"]
