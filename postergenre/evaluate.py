@@ -702,7 +702,7 @@ def reading_notes(
     "Sentences on what must be known to read the figures."
     export = export_note(run, thresholds.values)
     seen = ((run.meta.get("start") or {}).get("seen") or {}).get(shown.split)
-    learned = f"{seen:,} of these posters were learned before, from another split: figures of new posters are lower."
+    learned = f"{seen or 0:,} of these posters were learned before, from another split: figures of new ones are lower."
     flattering = (
         "The checkpoint was chosen on these posters, and thresholds are tuned on them: test posters flatter less."
     )

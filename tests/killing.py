@@ -64,6 +64,8 @@ def changes(event: str, arguments: tuple, folder: Path) -> bool:
     if event not in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"):
         return False
     path = os.fsdecode(arguments[0])
+    if "tensorboard" in path and os.path.exists(path):
+        return False  # lines that are added to a log, in a thread
     there = {"os.mkdir": False, "os.remove": True, "shutil.rmtree": True}.get(event, None)
     return path.startswith(str(folder)) and there in (None, os.path.exists(path))
 
