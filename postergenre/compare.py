@@ -29,7 +29,7 @@ from .config import ConfigError
 from .metrics import METRICS, paired_bootstrap
 from .paths import runs_path
 from .plots import compact, shorten
-from .runs import SUMMARY, is_finished, lock_file, read_json
+from .runs import SUMMARY, is_finished, lock_file, read_json, read_table
 
 # %% ../nbs/27_compare.ipynb #3bea9b4d
 def state_of(
@@ -130,7 +130,7 @@ def plot_runs(
     axes = figure.subplots()
     for number, folder in enumerate(folders):
         path = folder / "metrics.csv"
-        history = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+        history = read_table(path) if path.is_file() else pd.DataFrame()
         if metric in history:
             style = {"color": COLORS[number % len(COLORS)], "marker": MARKS[number % len(MARKS)], "markersize": 4}
             axes.plot(history["epoch"], history[metric], label=folder.name, **style)
@@ -154,7 +154,7 @@ def predictions_of(
     path = folder / f"{split}_predictions.csv"
     if not path.is_file():
         raise ConfigError(f"runs/{folder.name} has no {path.name}: it is not a training run that finished with them.")
-    return pd.read_csv(path, keep_default_na=False, dtype={"Id": str, "true": str}).set_index("Id")
+    return read_table(path, "Id", "true").set_index("Id")
 
 
 def thresholds_of(
@@ -165,7 +165,7 @@ def thresholds_of(
     path = folder / "genres.csv"
     if not path.is_file():
         raise ConfigError(f"runs/{folder.name} has no genres.csv, and so no thresholds to measure F1 at.")
-    table = pd.read_csv(path, keep_default_na=False, dtype={"genre": str}).set_index("genre")
+    table = read_table(path, "genre", "threshold").set_index("genre")
     return table.loc[list(genres), "threshold"].to_numpy(float)
 
 

@@ -29,6 +29,7 @@ from postergenre.runs import (
     is_finished,
     mark_run,
     read_json,
+    read_table,
     release,
     remove_replaced,
     replace_files,
@@ -186,9 +187,11 @@ def read_range_test(
         )
     remedy = "Run the range test again with `overwrite: true` (nbs/lr_find.ipynb)."
     try:
-        table = pd.read_csv(folder / "lr_find.csv")[["step", "lr", "loss", "smoothed"]].astype(float)
+        table = read_table(folder / "lr_find.csv", "step", "lr", "loss", "smoothed", remedy=remedy).astype(float)
         table["step"] = table["step"].astype(int)
-    except (ValueError, KeyError) as error:
+    except ConfigError:
+        raise
+    except ValueError as error:
         raise ConfigError(f"runs/{folder.name}/lr_find.csv is damaged ({error}). {remedy}") from None
     return RangeTest(folder, table, suggest(table), read_json(folder / SUMMARY, remedy=remedy))
 

@@ -71,6 +71,7 @@ from postergenre.runs import (
     read_json,
     read_run,
     read_run_params,
+    read_table,
     release,
     remove_replaced,
     replace_files,
@@ -248,7 +249,7 @@ def posters_seen(
     table = checkpoint["path"].parent / "train_df.csv"
     if not table.is_file():
         return {"valid": None, "test": None}
-    learned = set(pd.read_csv(table, usecols=["Id"], dtype=str, keep_default_na=False)["Id"])
+    learned = set(read_table(table, "Id")["Id"])
     return {split: int(getattr(data, split)["Id"].isin(learned).sum()) for split in ("valid", "test")}
 
 
