@@ -24,7 +24,7 @@ from IPython.display import HTML, display
 from torch import nn
 
 from .checkpoints import Storage, plain_state, versions
-from .config import ConfigError, Params, nearest
+from .config import ConfigError, Params, any_case, nearest
 from .metrics import METRICS
 from .models import freeze
 from .paths import as_write_errors, project_root, write_whole
@@ -324,12 +324,13 @@ class Progress(Callback):
         now = time.monotonic()
         if self.handle and now - self.shown_at >= self.interval:
             self.shown_at = now
-            per_second = batch * run.params.batch_size / (now - self.epoch_started)
-            steps = run.schedule.steps_per_epoch
+            elapsed, steps = now - self.epoch_started, run.schedule.steps_per_epoch
+            processes = run.accelerator.num_processes if run.accelerator else 1
             self._show(
                 run,
                 f"epoch {run.epoch + 1} of {run.params.n_epochs}, batch {batch} of {steps}, "
-                f"{per_second:.0f} posters/s, {(steps - batch) * run.params.batch_size / per_second:.0f} s to go",
+                f"{batch * run.params.batch_size * processes / elapsed:.0f} posters/s, "
+                f"{(steps - batch) * elapsed / batch:.0f} s to go",
             )
 
     def on_epoch_end(self, run: Run) -> None:
@@ -355,8 +356,8 @@ CALLBACKS = {"freeze": Freeze, "early_stopping": EarlyStopping, "checkpoints": C
 
 def _callback_class(name: str) -> type:
     "A built-in callback by name, a user's own by import path."
-    if name in CALLBACKS:
-        return CALLBACKS[name]
+    if (known := any_case(name, CALLBACKS)) in CALLBACKS:
+        return CALLBACKS[known]
     module_name, _, class_name = name.rpartition(".")
     if not module_name:
         raise ConfigError(

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from .config import ConfigError, told
-from .models import PosterClassifier, create_model
+from .models import PosterClassifier, check_finite, create_model
 from .paths import resolve_path, runs_path, write_json, write_whole
 from .runs import RETRAIN, is_finished, read_json
 
@@ -141,6 +141,7 @@ def load_checkpoint(
         raise ConfigError(f"{path} is no checkpoint of this project: it does not say {FORMAT!r}.")
     if damage := describe_damage(content):
         raise ConfigError(f"{path} is damaged: {damage}. Take another file, or train the run again.")
+    check_finite(path, content["model"])
     return {**content, "path": path}
 
 # %% ../nbs/15_checkpoints.ipynb #15a00002

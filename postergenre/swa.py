@@ -36,6 +36,7 @@ from .runs import lock_run, read_json, replace_files
 from .sampler import IterationSampler
 from postergenre.training import (
     check_data,
+    check_single_process,
     create_accelerator,
     dataset_of,
     evaluate,
@@ -194,6 +195,7 @@ def average_run(
     params: Params,
 ) -> Averaging:
     "Average the stored checkpoints of a finished run, and write `model.swa.pth` and `swa.json` in one step."
+    check_single_process("swa")
     folder, trained, _ = finished_run(params)
     paths = stored_checkpoints(folder)[: params.swa_checkpoints]
     if len(paths) < 2:
