@@ -127,11 +127,15 @@ def is_finished(
 def replace_files(
     folder: Path,  # of a run that this process has locked
     index: str,  # the file that describes the others
+    optional: tuple[str, ...] = (),  # files that are removed if there is no new one
 ) -> Iterator[Path]:
     "Yield a folder for new files; they replace those of the run when the block ends without an error, all or none."
     with write_whole(folder / f".{index}.replacing") as unfinished:
         unfinished.mkdir()
         yield unfinished
+        for name in optional:
+            if not (unfinished / name).exists():
+                (unfinished / f"{name}.removed").touch()
     settle(folder)
 
 
@@ -144,7 +148,11 @@ def settle(
         if (decided / index).is_file():
             (folder / index).unlink(missing_ok=True)
         for file in sorted(decided.iterdir(), key=lambda file: (file.name == index, file.name)):
-            os.replace(file, folder / file.name)
+            if file.suffix == ".removed":
+                (folder / file.stem).unlink(missing_ok=True)
+                file.unlink()
+            else:
+                os.replace(file, folder / file.name)
         decided.rmdir()
     for unfinished in [*folder.rglob(".*.tmp")]:
         shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink(missing_ok=True)
