@@ -40,8 +40,9 @@ from .models import best_precision, create_model, keep_freed_memory
 from .paths import project_root, resolve_path, runs_path, write_json, write_whole
 from .peers import Work, read_work
 from .report import markdown, replace_part
+from .runs import lock_run, read_json, release, remove_replaced, set_aside
 from .torchscript import export_notes, torchscript_file
-from .training import clear_run, fit, lock_run, prepare, release, seed_epoch, train_epoch
+from .training import fit, prepare, seed_epoch, train_epoch
 
 # %% ../nbs/26_bench.ipynb #3ca3d259
 AUGMENTATION = {  # the recipe `light`, in words that every framework has an equivalent for
@@ -416,9 +417,10 @@ def open_bench(
     "The folder of the benchmark, locked, empty or with results of the same stamp; raises `ConfigError`."
     folder, stamp = runs_path() / params.experiment_name, stamp_of(params)
     file = folder / "stamp.json"
-    if not file.is_file() and any(entry.name != ".lock" for entry in folder.iterdir()):
+    if not file.is_file() and any(folder.iterdir()):
         raise ConfigError(f"`experiment_name`: runs/{folder.name} holds something that is no benchmark. Give another.")
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    remedy = "Remove that folder, or give another experiment_name."
+    before = read_json(file, remedy=remedy) if file.is_file() else {}
     changed = [f"{name} was {before.get(name)!r}, now {value!r}" for name, value in stamp.items()
                if before.get(name) != value]  # fmt: skip
     if before and changed:
@@ -427,7 +429,7 @@ def open_bench(
                 f"`experiment_name`: runs/{folder.name} holds results that cannot stand beside new ones: "
                 f"{'; '.join(changed)}. Give another experiment_name, or `overwrite: true`."
             )
-        clear_run(folder)
+        set_aside(folder)
     write_json(file, stamp)
     return folder
 
@@ -464,7 +466,10 @@ def run_bench(
     "Every contender, job and repeat, in turn: a row each, also in `bench.csv`; raises `ConfigError`, `RuntimeError`."
     lock = lock_run(runs_path() / params.experiment_name, patience=1)
     try:
-        return measure_all(params, open_bench(params))
+        folder = open_bench(params)
+        table = measure_all(params, folder)
+        remove_replaced(folder)
+        return table
     finally:
         release(lock)
 

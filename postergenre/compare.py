@@ -9,6 +9,7 @@ __all__ = ['MARKS', 'COLORS', 'POSTERS', 'COMPARED', 'HEADS', 'EXPLANATION', 'ST
            'as_numbers', 'sorted_rows', 'small_table', 'RunsPage']
 
 # %% ../nbs/27_compare.ipynb #2e6d6d34
+import contextlib
 import json
 import math
 from collections.abc import Sequence
@@ -22,22 +23,26 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from .config import ConfigError
 from .metrics import METRICS, paired_bootstrap
 from .paths import runs_path
 from .plots import compact, shorten
+from .runs import SUMMARY, is_finished, lock_file, read_json, read_table
 
 # %% ../nbs/27_compare.ipynb #3bea9b4d
 def state_of(
     folder: Path,  # of a run
 ) -> str:
     "whole, running or broken."
-    if (folder / "summary.json").is_file():
-        return "whole"
+    with contextlib.suppress(ConfigError):
+        if is_finished(folder) and read_json(folder / SUMMARY, "job", "split_hash"):
+            return "whole"
+    if not lock_file(folder).is_file():
+        return "broken"
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(lock_file(folder), timeout=0):
             return "broken"
     except Timeout:
         return "running"
@@ -53,8 +58,12 @@ def run_folders(
 def parameters_of(
     folder: Path,  # of a run
 ) -> dict[str, Any]:
-    "Its parameters as they were resolved; those of an older version too, so they are not held to the schema of today."
-    return YAML(typ="safe").load((folder / "params.yaml").read_text(encoding="utf-8")) or {}
+    "Return the parameters of a run of any version, not held to the schema of today; none if they cannot be read."
+    try:
+        values = YAML(typ="safe").load((folder / "params.yaml").read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def parameters_that_matter(
@@ -96,7 +105,7 @@ def runs_table(
     for folder in folders:
         row: dict[str, Any] = {"run": folder.name, "job": "", "state": state_of(folder)}
         if row["state"] == "whole":
-            summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+            summary = read_json(folder / SUMMARY)
             valid = summary.get("valid", {})
             spread = valid.get("macro_ap_spread", {})
             row |= {"job": summary["job"], "epochs": summary.get("epochs"), "macro_ap": valid.get("macro_ap")}
@@ -121,7 +130,7 @@ def plot_runs(
     axes = figure.subplots()
     for number, folder in enumerate(folders):
         path = folder / "metrics.csv"
-        history = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+        history = read_table(path) if path.is_file() else pd.DataFrame()
         if metric in history:
             style = {"color": COLORS[number % len(COLORS)], "marker": MARKS[number % len(MARKS)], "markersize": 4}
             axes.plot(history["epoch"], history[metric], label=folder.name, **style)
@@ -145,7 +154,7 @@ def predictions_of(
     path = folder / f"{split}_predictions.csv"
     if not path.is_file():
         raise ConfigError(f"runs/{folder.name} has no {path.name}: it is not a training run that finished with them.")
-    return pd.read_csv(path, keep_default_na=False, dtype={"Id": str, "true": str}).set_index("Id")
+    return read_table(path, "Id", "true").set_index("Id")
 
 
 def thresholds_of(
@@ -156,7 +165,7 @@ def thresholds_of(
     path = folder / "genres.csv"
     if not path.is_file():
         raise ConfigError(f"runs/{folder.name} has no genres.csv, and so no thresholds to measure F1 at.")
-    table = pd.read_csv(path, keep_default_na=False, dtype={"genre": str}).set_index("genre")
+    table = read_table(path, "genre", "threshold").set_index("genre")
     return table.loc[list(genres), "threshold"].to_numpy(float)
 
 

@@ -167,7 +167,9 @@ class DataParams(Schema):
         "smoke", "folder of the run under runs/: up to 200 letters, digits, '_', '.', '-'", pattern=RUN_NAME
     )
     seed: int = parameter(42, "of everything random but the split", ge=0, le=LARGEST_SEED)
-    overwrite: Flag = parameter(False, "start a finished run anew; its files are removed first")
+    overwrite: Flag = parameter(
+        False, "start a finished run anew; what is there is moved aside, and removed at the end"
+    )
     root_path: str | None = parameter(
         None, "data folder; none: the environment's ROOT_PATH, or else demo posters", min_length=1
     )

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FEW_PREDICTED', 'MOST_GENRES', 'FEWEST', 'CANNOT_KNOW', 'STYLE', 'REPORT', 'WORDS', 'LIMITS', 'STOPS', 'HOW_LIKELY',
            'STEP', 'FinishedRun', 'open_finished', 'Scored', 'score_anew', 'stored_scores', 'scores_of_split',
-           'prediction_notes', 'Thresholds', 'choose_thresholds', 'stored_thresholds', 'save_thresholds',
+           'prediction_notes', 'Thresholds', 'choose_thresholds', 'stored_thresholds', 'carried_in', 'save_thresholds',
            'calibration_error', 'genre_figures', 'all_figures', 'genre_panels', 'plot_precision_recall',
            'plot_calibration', 'photo', 'picture_type', 'surest_mistakes', 'plot_mistakes', 'fitted_images',
            'surest_hits', 'cam_choice', 'plot_cams', 'plot_mean_maps', 'wilson_low', 'stops_at_most', 'missing_genres',
@@ -67,9 +67,10 @@ from postergenre.metrics import (
     tune_thresholds,
 )
 from .models import PosterClassifier
-from .paths import runs_path, write_json, write_whole
+from .paths import runs_path, write_json
 from .plots import MARKS, compact, genre_colors, new_figure, plot_genre_table, prediction_grid, thumbnail
 from .report import markdown
+from .runs import lock_run, read_json, replace_files
 from .torchscript import chosen_weights, read_thresholds
 from postergenre.training import (
     check_data,
@@ -79,7 +80,6 @@ from postergenre.training import (
     evaluate,
     finished_run,
     load_run_data,
-    lock_run,
 )
 
 # %% ../nbs/30_evaluate.ipynb #376f7992
@@ -264,6 +264,16 @@ def stored_thresholds(
     return Thresholds(np.array(list(chosen["thresholds"].values()), dtype=np.float64), chosen["rule"])
 
 # %% ../nbs/30_evaluate.ipynb #40e02d73
+def carried_in(
+    export: Path,  # an export.json
+) -> dict[str, float] | None:
+    "Return the thresholds of an export by genre; None if it is damaged."
+    try:
+        return read_json(export, "thresholds")["thresholds"]
+    except ConfigError:
+        return None
+
+
 def save_thresholds(
     run: FinishedRun,
     thresholds: Thresholds,
@@ -294,7 +304,7 @@ def save_thresholds(
     if replaced:
         words += f" They replace those that were chosen by: {replaced['rule']}."
     export = run.folder / "export.json"
-    if export.is_file() and json.loads(export.read_text(encoding="utf-8"))["thresholds"] != chosen["thresholds"]:
+    if export.is_file() and carried_in(export) != chosen["thresholds"]:
         words += " model.ts, model.pt2 and model.onnx still hold other ones: run nbs/to_torchscript.ipynb again."
     return words
 
@@ -692,6 +702,8 @@ def reading_notes(
 ) -> list[str]:
     "Sentences on what must be known to read the figures."
     export = export_note(run, thresholds.values)
+    seen = ((run.meta.get("start") or {}).get("seen") or {}).get(shown.split)
+    learned = f"{seen or 0:,} of these posters were learned before, from another split: figures of new ones are lower."
     flattering = (
         "The checkpoint was chosen on these posters, and thresholds are tuned on them: test posters flatter less."
     )
@@ -701,6 +713,7 @@ def reading_notes(
         *thresholds.notes,
         *([flattering] if shown.split == "valid" else []),
         *([export] if export else []),
+        *([learned] if seen else []),
     ]
 
 # %% ../nbs/30_evaluate.ipynb #6c8a9f34
@@ -1075,7 +1088,7 @@ def write_evaluation(
     evaluated: Evaluated,
     overwrite: bool = False,  # also an evaluation of something else that is there
 ) -> list[Path]:
-    """Writes report.html, MODEL_CARD.md and, last, evaluation.json into the run's folder; returns their paths.
+    """Write report.html, MODEL_CARD.md and evaluation.json into the run's folder in one step; return their paths.
 
     `ConfigError` where an evaluation of something else is there and is not to be replaced."""
     folder, facts = evaluated.run.folder, evaluation_facts(evaluated)
@@ -1083,13 +1096,10 @@ def write_evaluation(
     with lock_run(folder):
         if not overwrite:
             check_replaced(evaluated.run, evaluated.shown.split, evaluated.thresholds)
-        for leftover in folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink()
-        (folder / "evaluation.json").unlink(missing_ok=True)
-        for name, text in texts.items():
-            with write_whole(folder / name) as unfinished:
-                unfinished.write_text(text, encoding="utf-8")
-        write_json(folder / "evaluation.json", facts)
+        with replace_files(folder, "evaluation.json") as files:
+            for name, text in texts.items():
+                (files / name).write_text(text, encoding="utf-8")
+            write_json(files / "evaluation.json", facts)
     return [folder / name for name in (*texts, "evaluation.json")]
 
 

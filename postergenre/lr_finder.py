@@ -8,7 +8,6 @@ __all__ = ['restored', 'smooth', 'endless', 'range_test', 'Suggestion', 'suggest
 
 # %% ../nbs/19_lr_finder.ipynb #894d511a
 import copy
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,13 +18,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.utils import broadcast_object_list
 
-from .callbacks import SUMMARY, Run
+from .callbacks import Run
 from .checkpoints import versions
-from .config import Params, run_folder, with_root, write_params_file
+from .config import ConfigError, Params, run_folder, with_root, write_params_file
 from .paths import write_json, write_whole
+from postergenre.runs import (
+    SUMMARY,
+    is_finished,
+    mark_run,
+    read_json,
+    read_table,
+    release,
+    remove_replaced,
+    replace_files,
+    set_aside,
+)
 from .schedules import set_lr
-from .training import create_accelerator, create_run, open_run, release, seed_epoch
+from .training import create_accelerator, create_run, open_run, seed_epoch
 
 # %% ../nbs/19_lr_finder.ipynb #014ebfba
 @contextmanager
@@ -169,37 +180,47 @@ class RangeTest:
 def read_range_test(
     folder: Path,  # runs/<experiment_name>
 ) -> RangeTest:
-    "A range test from its files; raises `FileNotFoundError` where it is not whole."
-    if not ((folder / "lr_find.csv").is_file() and (folder / "summary.json").is_file()):
+    "A range test from its files; raises `FileNotFoundError` where it is not whole, `ConfigError` if it is damaged."
+    if not ((folder / "lr_find.csv").is_file() and is_finished(folder)):
         raise FileNotFoundError(
             f"runs/{folder.name} holds no finished range test. Run nbs/lr_find.ipynb with its params file."
         )
-    table = pd.read_csv(folder / "lr_find.csv")
-    return RangeTest(folder, table, suggest(table), json.loads((folder / "summary.json").read_text(encoding="utf-8")))
+    remedy = "Run the range test again with `overwrite: true` (nbs/lr_find.ipynb)."
+    try:
+        table = read_table(folder / "lr_find.csv", "step", "lr", "loss", "smoothed", remedy=remedy).astype(float)
+        table["step"] = table["step"].astype(int)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"runs/{folder.name}/lr_find.csv is damaged ({error}). {remedy}") from None
+    return RangeTest(folder, table, suggest(table), read_json(folder / SUMMARY, remedy=remedy))
 
 # %% ../nbs/19_lr_finder.ipynb #bbb0cc32
 def write_range_test(
     run: Run,
     table: pd.DataFrame,  # from `range_test`
 ) -> None:
-    "Writes the curve, the parameters and, last, the summary."
-    with write_whole(run.folder / "lr_find.csv") as unfinished:
-        table.to_csv(unfinished, index=False)
-    write_params_file(run.folder / "params.yaml", run.params)
+    "Write the curve, the parameters and the summary in one step; what `overwrite` replaces is moved aside first."
+    if run.params.overwrite:
+        set_aside(run.folder)
     suggestion = vars(suggest(table)).items()
-    write_json(
-        run.folder / SUMMARY,
-        {
-            "experiment_name": run.params.experiment_name,
-            "job": "lr_find",
-            "steps": len(table),
-            "suggestion": {k: v if v is None or isinstance(v, str) else float(v) for k, v in suggestion},
-            "start": run.start,
-            "data_hash": run.data.data_hash,
-            "split_hash": run.data.split_hash,
-            "versions": versions(),
-        },
-    )
+    summary = {
+        "experiment_name": run.params.experiment_name,
+        "job": "lr_find",
+        "steps": len(table),
+        "suggestion": {k: v if v is None or isinstance(v, str) else float(v) for k, v in suggestion},
+        "start": run.start,
+        "data_hash": run.data.data_hash,
+        "split_hash": run.data.split_hash,
+        "versions": versions(),
+    }
+    with replace_files(run.folder, "run.json") as files:
+        with write_whole(files / "lr_find.csv") as unfinished:
+            table.to_csv(unfinished, index=False)
+        write_params_file(files / "params.yaml", run.params)
+        write_json(files / SUMMARY, summary)
+        mark_run(files, "finished", job="lr_find")
+    remove_replaced(run.folder)
 
 
 def find_lr(
@@ -209,12 +230,13 @@ def find_lr(
     if params.experiment_name == Params().experiment_name:  # a folder holds one job's results; that is the training's
         params = params.model_copy(update={"experiment_name": f"{params.experiment_name}_lr_find"})
     params, accelerator = with_root(params), create_accelerator(params)
-    folder, lock = run_folder(params), None
+    folder, lock, new = run_folder(params), None, False
     if accelerator.is_main_process:
-        folder, lock = open_run(params, ignored=("swa_", "export_"), job="lr_find")
+        folder, lock, new = open_run(params, ignored=("swa_", "export_"), job="lr_find")
     accelerator.wait_for_everyone()
+    new = broadcast_object_list([new])[0]
     try:
-        if not (folder / SUMMARY).is_file():
+        if new or not is_finished(folder):
             run = create_run(params, folder, accelerator)
             table = range_test(run, params.lrf_min_lr, params.lrf_max_lr, params.lrf_iterations, params.lrf_stop_factor)
             if run.is_main:

@@ -168,8 +168,10 @@ def load_predictor(
     except ConfigError:
         raise
     except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        unsafe = isinstance(error, pickle.UnpicklingError)  # torch explains how to load it all the same
+        problem = "it holds code" if unsafe else str(error).splitlines()[0]
         raise ConfigError(
-            f"`model`: {path.name} is damaged, or was written by another version of torch: {str(error).splitlines()[0]}"
+            f"`model`: {path.name} is damaged, or was written by another version of torch: {problem}"
         ) from None
     thresholds = np.array([notes["thresholds"][genre] for genre in notes["genres"]])
     if path.suffix == ".ts":

@@ -6,7 +6,6 @@
 __all__ = ['with_interval', 'result_row', 'results_table', 'printed', 'split_table', 'shortfall', 'markdown', 'replace_part']
 
 # %% ../nbs/24_report.ipynb #b54cc417
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from .paths import runs_path, write_whole
+from .runs import SUMMARY, is_finished, read_json
 
 # %% ../nbs/24_report.ipynb #89a321c0
 def with_interval(
@@ -31,11 +31,10 @@ def with_interval(
 def result_row(
     folder: Path,  # runs/<experiment_name>
 ) -> dict[str, str]:
-    "What a finished run came to, for people; raises `FileNotFoundError` where it is not finished."
-    path = folder / "summary.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"runs/{folder.name} is not finished: it has no summary.json.")
-    summary = json.loads(path.read_text(encoding="utf-8"))
+    "Return the results of a finished run for people; raise `FileNotFoundError` if it is not, `ConfigError` if damaged."
+    if not is_finished(folder):
+        raise FileNotFoundError(f"runs/{folder.name} is not finished.")
+    summary = read_json(folder / SUMMARY, "job")
     row = {"run": folder.name, "valid macro AP": "-", "test macro AP": "-", "no skill": "-", "seconds": "-", "note": ""}
     if summary["job"] == "lr_find":
         return {**row, "note": summary["suggestion"]["words"].split(" (")[0]}
@@ -48,12 +47,14 @@ def result_row(
         "note": f"best of {summary['epochs']} epochs: {summary['best_epoch']}",
     }
     if (folder / "swa.json").is_file():
-        swa = json.loads((folder / "swa.json").read_text(encoding="utf-8"))
+        again = "Average again with `overwrite: true` (nbs/swa.ipynb)."
+        swa = read_json(folder / "swa.json", "taken", "value", "helped", remedy=again)
         row["note"] += (
             f"; average of {len(swa['taken'])}: {swa['value']:.3f}, {'helped' if swa['helped'] else 'no help'}"
         )
     if (folder / "export.json").is_file():
-        parity = json.loads((folder / "export.json").read_text(encoding="utf-8"))["parity"]
+        again = "Export again (nbs/to_torchscript.ipynb)."
+        parity = read_json(folder / "export.json", "parity", remedy=again)["parity"]
         row["note"] += f"; export differs by {max(line['max_difference'] for line in parity):.1g} at most"
     return row
 
@@ -95,7 +96,7 @@ def shortfall(
     runs: Path | None = None,  # the runs folder; none: `runs_path`
 ) -> str | None:
     "A sentence where a run did not learn what it should have; `None` where it did, as `sys.exit` wants it."
-    valid = json.loads(((runs or runs_path()) / name / "summary.json").read_text(encoding="utf-8"))["valid"]
+    valid = read_json((runs or runs_path()) / name / SUMMARY, "valid")["valid"]
     if "macro_ap" not in valid:
         return f"runs/{name} has no macro AP on validation data: {valid['not_measured']}"
     if valid["macro_ap"] >= reached and valid["macro_ap_floor"] < floor_below:

@@ -7,7 +7,7 @@ __all__ = ['Score', 'METHODS', 'average_states', 'learnt_batch_norms', 'estimate
            'Averaging', 'training_batches', 'stored_averaging', 'average_run', 'Scorer']
 
 # %% ../nbs/20_swa.ipynb #2621fa17
-import json
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from .config import ConfigError, Params
 from .dataset import make_loader
 from .metrics import headline, paired_bootstrap, tune_thresholds
 from .paths import write_json
+from .runs import lock_run, read_json, replace_files
 from .sampler import IterationSampler
 from postergenre.training import (
     check_data,
@@ -42,7 +43,6 @@ from postergenre.training import (
     evaluation_loader,
     finished_run,
     load_run_data,
-    lock_run,
     loss_of,
 )
 
@@ -175,23 +175,26 @@ def stored_averaging(
     wanted: dict[str, Any],  # what the average is made from
     overwrite: bool,
 ) -> Averaging | None:
-    "The average that is there already, if it was made from the same; `ConfigError` if from others."
+    "Return the average that is there, if made from the same checkpoints; raise `ConfigError` if from other settings."
     if not (folder / "swa.json").is_file() or overwrite:
         return None
-    summary = json.loads((folder / "swa.json").read_text(encoding="utf-8"))
-    made_from = {name: summary[name] for name in wanted}
-    if made_from != wanted:
-        raise ConfigError(
-            f"runs/{folder.name} has an average that was made from {made_from}, now {wanted}. "
-            "Give `overwrite: true` to replace it."
-        )
-    return Averaging(folder, pd.DataFrame(summary["table"]), summary)
+    remedy = "Average again with `overwrite: true` (nbs/swa.ipynb)."
+    summary = read_json(folder / "swa.json", "method", "bn_batches", "checkpoints", "table", remedy=remedy)
+    made_from = {name: summary.get(name) for name in wanted}
+    if made_from == wanted and (folder / "model.swa.pth").is_file():
+        return Averaging(folder, pd.DataFrame(summary["table"]), summary)
+    if made_from | {"sha256": None} == wanted | {"sha256": None}:
+        return None  # the checkpoints were replaced, or the average is gone
+    raise ConfigError(
+        f"runs/{folder.name} has an average that was made from {made_from}, now {wanted}. "
+        "Give `overwrite: true` to replace it."
+    )
 
 
 def average_run(
     params: Params,
 ) -> Averaging:
-    "Averages the stored checkpoints of a finished run and writes `model.swa.pth` and, last, `swa.json`."
+    "Average the stored checkpoints of a finished run, and write `model.swa.pth` and `swa.json` in one step."
     check_single_process("swa")
     folder, trained, _ = finished_run(params)
     paths = stored_checkpoints(folder)[: params.swa_checkpoints]
@@ -204,13 +207,11 @@ def average_run(
         "method": params.swa_method,
         "bn_batches": params.swa_bn_batches,
         "checkpoints": [path.name for path in paths],
+        "sha256": [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths],
     }
     with lock_run(folder):
         stored = stored_averaging(folder, wanted, params.overwrite)
-        if stored:
-            return stored
-        (folder / "swa.json").unlink(missing_ok=True)
-        return _average(params, trained, folder, paths, wanted)
+        return stored or _average(params, trained, folder, paths, wanted)
 
 # %% ../nbs/20_swa.ipynb #846279a2
 class Scorer:
@@ -273,16 +274,11 @@ def _average(params: Params, trained: Params, folder: Path, paths: list[Path], w
         found.targets, single.scores, found.scores, data.genres, min_positives=trained.min_positives
     )
     thresholds = tune_thresholds(found.targets, found.scores, trained.min_positives)
-    save_checkpoint(
-        folder / "model.swa.pth",
-        state,
-        {
-            **meta,
-            "thresholds": [float(threshold) for threshold in thresholds],
-            "metrics": {column: value},
-            "averaged": [rows[index]["checkpoint"] for index in taken],
-        },
-    )
+    meta |= {
+        "thresholds": [float(threshold) for threshold in thresholds],
+        "metrics": {column: value},
+        "averaged": [rows[index]["checkpoint"] for index in taken],
+    }
     summary = {
         **wanted,
         "metric": metric,
@@ -296,5 +292,7 @@ def _average(params: Params, trained: Params, folder: Path, paths: list[Path], w
         "table": rows,
         "versions": versions(),
     }
-    write_json(folder / "swa.json", summary)
+    with replace_files(folder, "swa.json") as files:
+        save_checkpoint(files / "model.swa.pth", state, meta)
+        write_json(files / "swa.json", summary)
     return Averaging(folder, pd.DataFrame(rows), summary)

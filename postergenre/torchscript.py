@@ -45,7 +45,8 @@ from .images import decode_poster
 from .inference import compile_network, compile_onnx, quiet_tracing
 from .metrics import headline
 from .models import PosterClassifier, check_finite
-from .paths import write_json, write_whole
+from .paths import write_json
+from .runs import RETRAIN, lock_run, read_json, replace_files
 from postergenre.training import (
     check_data,
     check_single_process,
@@ -53,7 +54,6 @@ from postergenre.training import (
     evaluation_loader,
     finished_run,
     load_run_data,
-    lock_run,
 )
 
 # %% ../nbs/21_torchscript.ipynb #d9ff0196
@@ -588,11 +588,12 @@ def chosen_weights(
     "The checkpoint to export; `ConfigError` where it is not there."
     if wanted == "auto":
         averaged = folder / "swa.json"
-        helped = averaged.is_file() and json.loads(averaged.read_text(encoding="utf-8"))["helped"]
+        remedy = "Average again with `overwrite: true` (nbs/swa.ipynb), or give `export_weights: best`."
+        helped = averaged.is_file() and read_json(averaged, "helped", remedy=remedy)["helped"]
         wanted = "swa" if helped else "best"
     path = folder / f"model.{wanted}.pth"
     if not path.is_file():
-        first = " Run nbs/swa.ipynb with the same params file first." if wanted == "swa" else ""
+        first = " Run nbs/swa.ipynb with the same params file first." if wanted == "swa" else f" {RETRAIN}"
         raise ConfigError(f"`export_weights`: given {wanted!r}, but runs/{folder.name} has no {path.name}.{first}")
     return path
 
@@ -617,8 +618,11 @@ def stored_export(
     whole = all((folder / name).is_file() for name in ("export.json", "model.ts", "model.pt2", "model.onnx"))
     if overwrite or not whole:
         return None
-    summary = json.loads((folder / "export.json").read_text(encoding="utf-8"))
-    before = summary["made_from"]
+    try:
+        summary = read_json(folder / "export.json", "made_from", "thresholds", "postergenre", "parity")
+        before = {name: summary["made_from"][name] for name in made_from}
+    except (ConfigError, TypeError, KeyError):
+        return None  # damaged, so it is made again
     same_weights = all(before[name] == made_from[name] for name in ("weights", "sha256"))
     if same_weights and summary["thresholds"] == thresholds and "weights_sha256" in summary["postergenre"]:
         found = Export(folder, pd.DataFrame(summary["parity"]), summary)
@@ -647,7 +651,7 @@ def load_contents(
 def export_run(
     params: Params,
 ) -> Export:
-    "Write the files and, last, `export.json` of a finished run; return an export that is there already."
+    "Write the files and `export.json` of a finished run in one step; return an export that is there already."
     check_single_process("to_torchscript")
     folder, trained, _ = finished_run(params)
     with lock_run(folder):
@@ -694,12 +698,7 @@ def write_export(
     table: pd.DataFrame,  # from `parity_table`
     int8: dict[str, Any] | None = None,  # from `int8_file`, if that was wanted
 ) -> Export:
-    "Replaces the files of an export; at no moment does `export.json` stand beside files that it does not describe."
-    for name in ("export.json", "model.int8.onnx"):
-        (folder / name).unlink(missing_ok=True)
-    for name, content in contents.items():
-        with write_whole(folder / name) as unfinished:
-            unfinished.write_bytes(content)
+    "Replace the files of an export in one step."
     summary = {
         "made_from": made_from,
         **{Path(name).stem: json.loads(text) for name, text in notes.items()},
@@ -707,5 +706,8 @@ def write_export(
         "limits": {"beyond_rounding": LARGEST_DIFFERENCE, "pixel_levels": LARGEST_ROUNDING, "int8": INT8_LIMIT},
         "int8": int8,
     }
-    write_json(folder / "export.json", summary)
+    with replace_files(folder, "export.json", optional=("model.int8.onnx",)) as files:
+        for name, content in contents.items():
+            (files / name).write_bytes(content)
+        write_json(files / "export.json", summary)
     return Export(folder, table, summary)

@@ -8,6 +8,7 @@ __all__ = ['round_trip', 'with_range', 'difference', 'replace_bytes', 'Change', 
            'RangePicker', 'finished_range_tests', 'first_range_test', 'pick_range']
 
 # %% ../nbs/23_widgets.ipynb #a63e7e20
+import contextlib
 import difflib
 import inspect
 import io
@@ -27,6 +28,7 @@ from .config import ConfigError, Params, PickParams, make_params, read_params_fi
 from .lr_finder import RangeTest, Suggestion, find_lr, read_range_test
 from .paths import project_root, resolve_path, runs_path, write_whole
 from .plots import plot_lr_find
+from .runs import SUMMARY, is_finished
 from .schedules import SCHEDULES
 
 # %% ../nbs/23_widgets.ipynb #fa7e6f3d
@@ -382,10 +384,13 @@ class RangePicker(ipywidgets.VBox):
 def finished_range_tests(
     runs: Path,  # the runs folder
 ) -> list[str]:
-    "The names of its finished range tests, the newest first."
-    summaries = [path.parent / "summary.json" for path in runs.glob("*/lr_find.csv")]
-    newest = sorted((path for path in summaries if path.is_file()), key=lambda path: -path.stat().st_mtime_ns)
-    return [path.parent.name for path in newest]
+    "Return the names of the finished range tests, the newest first."
+    finished = []
+    for table in runs.glob("*/lr_find.csv"):
+        with contextlib.suppress(ConfigError):  # one whose files are damaged is no candidate
+            if is_finished(table.parent):
+                finished.append(table.parent)
+    return [folder.name for folder in sorted(finished, key=lambda folder: -(folder / SUMMARY).stat().st_mtime_ns)]
 
 
 def first_range_test(

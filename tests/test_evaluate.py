@@ -265,13 +265,14 @@ def test_a_run_that_cannot_be_evaluated_is_told_so(evaluated):
     from filelock import FileLock
 
     from postergenre.evaluate import evaluate_run
+    from postergenre.runs import lock_file
 
     folder = evaluated.run.folder
     half = folder.with_name("half")
-    shutil.copytree(folder, half, ignore=shutil.ignore_patterns("summary.json", ".lock", "checkpoints"))
+    shutil.copytree(folder, half, ignore=shutil.ignore_patterns("summary.json", "run.json", "checkpoints"))
     with pytest.raises(ConfigError, match="runs/half is not finished. Train it first"):
         evaluate_run(asked(experiment_name="half"))
-    with FileLock(half / ".lock"), pytest.raises(ConfigError, match="runs/half is being trained"):
+    with FileLock(lock_file(half)), pytest.raises(ConfigError, match="runs/half is being trained"):
         evaluate_run(asked(experiment_name="half"))
     shutil.copy(folder / "summary.json", half)
     weights = half / "model.best.pth"

@@ -1,0 +1,190 @@
+"""Run folders: killed, damaged, full or read-only, a job leaves the old state or the new one and says what to do."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from postergenre.config import ConfigError, make_params
+from postergenre.paths import WriteError
+from postergenre.runs import read_run
+
+SMALL = {
+    "experiment_name": "run",
+    "n_demo_posters": 100,
+    "img_size": [32, 32],
+    "batch_size": 8,
+    "num_iteration_on_epoch": 1,
+    "n_epochs": 2,
+    "pretrained": False,
+    "num_workers": 0,
+    "cache": False,
+    "min_positives": 1,
+    "split_fractions": [0.4, 0.3, 0.3],
+    "model_name": "test_efficientnet",
+}
+
+
+# Killed
+
+
+@pytest.mark.parametrize("jobs", [["train"], ["overwrite", "lr_find"], ["swa", "export", "evaluate", "thresholds"]])
+def test_a_kill_at_any_file_operation_leaves_the_old_state_or_the_new_one(tmp_path, environment, jobs):
+    line = [sys.executable, str(ROOT / "tests" / "killing.py"), str(tmp_path), *jobs]
+    done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    moments = json.loads(done.stdout.splitlines()[-1])
+    assert list(moments) == jobs and all(count > 3 for count in moments.values())
+
+
+# Damaged files
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    "A small finished run with an average and an export."
+    from postergenre.swa import average_run
+    from postergenre.torchscript import export_run
+    from postergenre.training import train
+
+    place = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUNS_PATH", str(place))
+        patch.delenv("ROOT_PATH", raising=False)
+        train(make_params(SMALL))
+        average_run(make_params(SMALL))
+        export_run(make_params(SMALL))
+    return place
+
+
+@pytest.fixture
+def run(trained, tmp_path, monkeypatch) -> Path:
+    "A copy of that run, to be damaged."
+    monkeypatch.setenv("RUNS_PATH", str(tmp_path))
+    monkeypatch.delenv("ROOT_PATH", raising=False)
+    monkeypatch.setattr("postergenre.training.describe_split", lambda *_: {})  # resamples, which takes long
+    os.symlink(trained / "demo_posters_100", tmp_path / "demo_posters_100")
+    return shutil.copytree(trained / "run", tmp_path / "run")
+
+
+def job(name: str, **values):
+    "Run a job by name on the run."
+    from postergenre import evaluate, report, swa, torchscript, training
+    from postergenre.config import EvaluateParams
+
+    if name == "evaluate":
+        return evaluate.open_finished("run").meta and evaluate.score_run(EvaluateParams(experiment_name="run"))
+    if name == "report":
+        return report.results_table(["run"])
+    jobs = {"train": training.train, "swa": swa.average_run, "export": torchscript.export_run}
+    return jobs[name](make_params({**SMALL, **values}))
+
+
+DAMAGED = [
+    ("run.json", ["train", "swa", "export", "evaluate", "report"], "train"),
+    ("summary.json", ["train", "report"], "train"),
+    ("params.yaml", ["train", "swa", "export", "evaluate"], "train"),
+    ("state.pth", ["train"], "train"),
+    ("model.best.pth", ["train"], "train"),
+    ("model.storage.json", ["swa"], "train"),
+    ("swa.json", ["swa", "export", "report"], "swa"),
+    ("export.json", ["report"], "export"),
+]
+
+
+@pytest.mark.parametrize("content", ["", "{", None])
+@pytest.mark.parametrize(("file", "jobs", "mended_by"), DAMAGED)
+def test_a_damaged_file_is_named_and_overwrite_helps(run, file, jobs, mended_by, content, capsys):
+    (run / file).unlink()
+    if content is not None:
+        (run / file).write_text(content)
+    for name in jobs:
+        if content is None and file in ("run.json", "swa.json", "export.json"):
+            continue  # nothing says that there should be one
+        with pytest.raises((ConfigError, FileNotFoundError)) as caught:
+            job(name)
+        said = str(caught.value)
+        assert file in said and "run" in said and hasattr(caught.value, "_render_traceback_"), said
+        assert "overwrite: true" in said or "again" in said, said
+    job(mended_by, overwrite=True)
+    job(jobs[0])
+
+
+def test_missing_checkpoints_are_named_and_overwrite_helps(run):
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(ConfigError, match="runs/run lacks checkpoints/epoch_000.*overwrite: true"):
+        job("swa", overwrite=True)
+    job("train", overwrite=True)
+    job("swa")
+
+
+def test_an_export_of_a_checkpoint_that_has_changed_is_made_again(run):
+    from postergenre.torchscript import read_notes
+
+    made_from = json.loads((run / "export.json").read_text())["made_from"]
+    shutil.copy(run / "checkpoints" / "epoch_0001.pth", run / made_from["weights"])
+    assert job("export").summary["made_from"]["sha256"] != made_from["sha256"]
+    notes = read_notes(run / "model.ts")["postergenre"]
+    assert notes["weights_sha256"] == job("export").summary["made_from"]["sha256"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"path,stamp\n"])
+def test_what_the_audit_remembers_of_pictures_is_made_again_if_damaged(run, content):
+    from postergenre.training import load_run_data
+
+    before = load_run_data(make_params(SMALL)).data_hash
+    (remembered,) = run.parent.glob("pictures/*.npz")
+    whole = remembered.stat().st_size
+    remembered.write_bytes(content)
+    assert load_run_data(make_params(SMALL)).data_hash == before and remembered.stat().st_size > whole / 2
+
+
+# Full disks, and folders that may not be written to
+
+
+@pytest.fixture
+def disk(run, monkeypatch):
+    "A small file system with the demo posters, as the runs folder; a function that changes its options comes with it."
+    place = run.parent / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "none", place], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("a small file system can be mounted by root alone")
+    os.symlink(run.parent / "demo_posters_100", place / "demo_posters_100")
+    monkeypatch.setenv("RUNS_PATH", str(place))
+    yield place, lambda options: subprocess.run(["mount", "-o", f"remount,{options}", place], check=True)
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_file(disk):
+    place, change = disk
+    with pytest.raises(WriteError, match=f"no space left in {place}/run") as caught:
+        job("train")
+    assert hasattr(caught.value, "_render_traceback_") and "unexpected pos" not in str(caught.value)
+    assert not [path for path in place.rglob("*") if path.name.endswith(".tmp")]
+    assert read_run(place / "run")[1] in ("begun", "resumable")
+    change("size=20m")
+    assert job("train").whole
+
+
+def test_a_read_only_folder_is_told_and_left_as_it_is(disk, run):
+    place, change = disk
+    change("size=20m")
+    shutil.copytree(run, place / "run")
+    change("ro")
+    for name in ("train", "swa", "export"):
+        with pytest.raises(WriteError, match=f"Cannot write to {place}.*Read-only file system.*RUNS_PATH") as caught:
+            job(name, overwrite=True)
+        assert hasattr(caught.value, "_render_traceback_")
+    change("rw")
+    assert {path.name for path in (place / "run").iterdir()} == {path.name for path in run.iterdir()}
+    with pytest.raises(WriteError, match="Cannot write to"):  # a file where a folder should be
+        (place / "a_file").touch()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("RUNS_PATH", str(place / "a_file"))
+            job("train", root_path=str(place / "demo_posters_100"))
