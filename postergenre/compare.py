@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MARKS', 'COLORS', 'POSTERS', 'COMPARED', 'HEADS', 'EXPLANATION', 'STYLE', 'state_of', 'run_folders', 'parameters_of',
            'parameters_that_matter', 'differing_parameters', 'runs_table', 'plot_runs', 'predictions_of',
-           'thresholds_of', 'shared_predictions', 'verdict_of', 'compare_runs', 'compare_in_words', 'in_short',
-           'as_numbers', 'sorted_rows', 'small_table', 'RunsPage']
+           'thresholds_of', 'shared_predictions', 'digits_apart', 'verdict_of', 'compare_runs', 'compare_in_words',
+           'in_short', 'as_numbers', 'sorted_rows', 'small_table', 'RunsPage']
 
 # %% ../nbs/27_compare.ipynb #2e6d6d34
 import json
@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from ruamel.yaml import YAML
 
 from .config import ConfigError
-from .metrics import METRICS, paired_bootstrap
+from .metrics import METRICS, describe_counted, paired_difference
 from .paths import runs_path
 from .plots import compact, shorten
 
@@ -177,15 +177,24 @@ def shared_predictions(
     return genres, targets, [frame[genres].to_numpy(np.float64) for frame in (one, other)]
 
 # %% ../nbs/27_compare.ipynb #84e8ab64
+def digits_apart(
+    *values: float,
+) -> int:
+    "Return how many digits after the point, 3 to 6, tell the values apart."
+    distinct = set(values)
+    return next((n for n in range(3, 6) if len({round(value, n) for value in distinct}) == len(distinct)), 6)
+
+
 def verdict_of(
-    found: dict[str, Any],  # from `paired_bootstrap`
+    found: dict[str, Any],  # from `paired_difference`
     metric: str,
     split: str,  # valid or test
 ) -> str:
     "Whether the difference is more than the luck of the posters, and what else may be luck, as a sentence."
     if found["low"] is None:
         return f"Whether that is the luck of which posters were drawn cannot be said: {found['reason']}"
-    interval = f"(95 % interval {found['low']:+.3f} to {found['high']:+.3f})"
+    digits = digits_apart(0, found["low"], found["high"])
+    interval = f"(95 % interval {found['low']:+.{digits}f} to {found['high']:+.{digits}f})"
     if found["low"] <= 0 <= found["high"]:
         return f"That may be the luck of which posters were drawn {interval}."
     verdict = f"That is more than the luck of which posters were drawn {interval}; not in it: another seed"
@@ -202,12 +211,12 @@ def compare_runs(
     split: str = "valid",  # valid or test
     min_positives: int | None = None,  # a genre with fewer is left out; none: as in the runs, the larger of the two
 ) -> dict[str, Any]:
-    "`paired_bootstrap` of two runs on the posters of both, with `posters`, and a verdict in `words`."
+    "`paired_difference` of two runs on the posters of both, with `posters`, and a verdict in `words`."
     genres, targets, scores = shared_predictions(first, second, split)
     thresholds = [thresholds_of(folder, genres) if "f1" in metric else None for folder in (first, second)]
     if min_positives is None:
         min_positives = max(parameters_of(folder).get("min_positives", 10) for folder in (first, second))
-    found = paired_bootstrap(
+    found = paired_difference(
         targets,
         *scores,
         genres,
@@ -216,9 +225,11 @@ def compare_runs(
         thresholds_b=thresholds[1],
         min_positives=min_positives,
     )
+    digits = digits_apart(found["a"], found["b"])
     words = (
-        f"On {len(targets):,} {POSTERS[split]}, {metric} of {second.name} is {found['b']:.3f}, of {first.name} "
-        f"{found['a']:.3f}: a difference of {found['difference']:+.3f}. {verdict_of(found, metric, split)}"
+        f"On {len(targets):,} {POSTERS[split]}, {metric} of {second.name} is {found['b']:.{digits}f}, of {first.name} "
+        f"{found['a']:.{digits}f}: a difference of {found['difference']:+.{digits}f}. "
+        f"{verdict_of(found, metric, split)} {describe_counted(targets, genres, min_positives)}"
     )
     return {**found, "posters": len(targets), "words": words}
 
@@ -242,7 +253,7 @@ def compare_in_words(
 # %% ../nbs/27_compare.ipynb #98da9521
 HEADS = {"macro_ap": "valid macro_ap"}  # column -> what stands over it
 EXPLANATION = (
-    "valid macro_ap: of the best epoch, on validation posters; low to high: its 95 % interval over resampled posters; "
+    "valid macro_ap: of the best epoch, on validation posters; low to high: its 95 % interval over other posters; "
     "no_skill: what guessing gets; whole: the run has finished."
 )
 STYLE = """<style>

@@ -55,6 +55,7 @@ from .config import NEUTRAL, ConfigError, EvaluateParams, Params, nearest, told
 from .dataset import in_parallel, make_loader
 from .explain import grad_cam, mean_maps, overlay
 from postergenre.metrics import (
+    INTERVAL_NEEDS,
     METRICS,
     count_decisions,
     counted_genres,
@@ -313,7 +314,7 @@ def genre_figures(
     thresholds: np.ndarray,  # (genres,)
     min_positives: int,  # posters that a genre needs to count
 ) -> pd.DataFrame:
-    "`genre_table` with the bootstrap interval of AP (ap_low, ap_high) and the calibration error (ece)."
+    "`genre_table` with the 95 % interval of AP (ap_low, ap_high) and the calibration error (ece)."
     given = (scored.targets, scored.scores, genres)
     table = genre_table(*given, thresholds, min_positives)
     spread = (
@@ -872,7 +873,9 @@ REPORT = """<!DOCTYPE html>
 <ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
 <h2>Over all genres</h2>
 <div class="wide">{{ metrics or "No genre has enough positives to be averaged." }}</div>
-<p>"No skill" is what the shares of the genres alone would reach; the 95 % interval is over resampled posters.</p>
+<p>"No skill" is what the shares of the genres alone would reach; the 95 % interval says what other
+posters might have given. There is none for a value of exactly 0 or 1, or with fewer than {{ interval_needs }} positives
+or negatives.</p>
 <h2>Genre by genre</h2>
 <div class="wide">{{ genres }}</div>
 <p>In the averages is a genre with at least {{ min_positives }} positives. The calibration error is the expected one:
@@ -940,6 +943,7 @@ def report_html(
             split_hash=run.data.split_hash,
             notes=evaluated.notes,
             min_positives=run.params.min_positives,
+            interval_needs=INTERVAL_NEEDS,
             most=MOST_GENRES,
             cannot_know=CANNOT_KNOW,
             pictures=[
@@ -997,14 +1001,15 @@ def card_tables(
 ) -> tuple[str, str]:
     "Metrics with interval and floor, and genres with AP, interval, floor and threshold, in Markdown."
 
-    def interval(low: float, high: float) -> str:
-        return "too few positives" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
+    def interval(value: float, low: float, high: float) -> str:
+        missing = f"none at {value:.0f}" if value in (0, 1) else "too few positives"
+        return missing if np.isnan(low) else f"{low:.3f} to {high:.3f}"
 
     metrics, table = evaluated.metrics, evaluated.table
     overall = pd.DataFrame(
         {
             "value": [f"{value:.3f}" for value in metrics["value"]],
-            "95 % interval": [interval(*ends) for ends in zip(metrics["low"], metrics["high"], strict=True)],
+            "95 % interval": [interval(*ends) for ends in metrics[["value", "low", "high"]].to_numpy()],
             "no skill": [f"{floor:.3f}" for floor in metrics["floor"]],
         },
         index=pd.Index([WORDS.get(name, name) for name in metrics.index], name="metric"),
@@ -1013,7 +1018,7 @@ def card_tables(
         {
             "positives": table["positives"],
             "AP": ["none to find" if np.isnan(ap) else f"{ap:.3f}" for ap in table["ap"]],
-            "95 % interval": [interval(*ends) for ends in zip(table["ap_low"], table["ap_high"], strict=True)],
+            "95 % interval": [interval(*ends) for ends in table[["ap", "ap_low", "ap_high"]].to_numpy()],
             "no skill": [f"{floor:.3f}" for floor in table["floor"]],
             "threshold": [f"{threshold:.4f}" for threshold in table["threshold"]],
         },
@@ -1048,7 +1053,7 @@ def model_card(
         "## Metrics",
         html.escape(" ".join([title_of(evaluated), *evaluated.notes]), quote=False),
         overall if len(evaluated.metrics) else "No genre has enough positives to be averaged.",
-        "Intervals come from resampled posters; another training run with another seed would vary beside that. No "
+        "Intervals say what other posters might have given; another seed of the training would vary beside that. No "
         "skill is what the shares of the genres alone would reach.",
         "## Genres and thresholds",
         "A genre is predicted where its score reaches its threshold.",

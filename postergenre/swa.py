@@ -30,7 +30,7 @@ from postergenre.checkpoints import (
 )
 from .config import ConfigError, Params
 from .dataset import make_loader
-from .metrics import headline, paired_bootstrap, tune_thresholds
+from .metrics import headline, paired_difference, tune_thresholds
 from .paths import write_json
 from .sampler import IterationSampler
 from postergenre.training import (
@@ -267,7 +267,7 @@ def _average(params: Params, trained: Params, folder: Path, paths: list[Path], w
         for index, (path, checkpoint) in enumerate(zip(paths, checkpoints, strict=True))
     ]
     rows.append({"checkpoint": "average", "epoch": None, "taken": None, column: value})
-    comparison = paired_bootstrap(
+    comparison = paired_difference(
         found.targets, single.scores, found.scores, data.genres, min_positives=trained.min_positives
     )
     thresholds = tune_thresholds(found.targets, found.scores, trained.min_positives)

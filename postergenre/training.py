@@ -57,7 +57,7 @@ from .features import StoredFeatures, only_head_learns, stored_features
 from .losses import balanced_pos_weight, create_loss
 from postergenre.metrics import (
     METRICS,
-    bootstrap_spread,
+    confidence_interval,
     counted_genres,
     describe_counted,
     genre_table,
@@ -682,15 +682,16 @@ def describe_split(
     thresholds: np.ndarray,  # (genres,)
     min_positives: int,
 ) -> dict[str, Any]:
-    "Headline metrics with their floors, and the bootstrap spread of macro AP; or why there are none."
+    "Headline metrics with their floors, the interval of macro AP, and the genres averaged; or why there are none."
     arguments = (evaluation.targets, evaluation.scores, genres)
     if not counted_genres(evaluation.targets, min_positives).any():
         return {"loss": evaluation.loss, "not_measured": describe_counted(evaluation.targets, genres, min_positives)}
-    spread = bootstrap_spread(*arguments, min_positives=min_positives)
+    spread = confidence_interval(*arguments, min_positives=min_positives)
     figures = headline(*arguments, thresholds, min_positives)
     return {
         "loss": evaluation.loss,
         **figures,
+        "averages": describe_counted(evaluation.targets, genres, min_positives),
         "macro_ap_spread": {k: spread[k] for k in ("sd", "low", "high", "reason") if k in spread},
     }
 
