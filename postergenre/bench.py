@@ -62,7 +62,7 @@ def bench_data(
     "The posters of the benchmark: all, or some of the training posters, in the split of a run with default parameters."
     n_demo = 160 if params.n_posters and params.n_posters <= 100 else 1000
     root = data_root(params) or draw_demo_posters(runs_path() / f"demo_posters_{n_demo}", n_demo)
-    data = load_data(root, min_positives=params.min_positives, cache=folder / "pictures.csv")
+    data = load_data(root, min_positives=params.min_positives, cache=folder / "pictures.npz")
     if params.n_posters and params.n_posters < len(data.train):
         chosen = np.random.default_rng(params.seed).permutation(len(data.train))[: params.n_posters]
         data = dataclasses.replace(data, train=data.train.iloc[np.sort(chosen)].reset_index(drop=True))
@@ -70,7 +70,7 @@ def bench_data(
     data.save(place)
     if not (place / "Images").exists():
         (place / "Images").symlink_to(Path(data.train["path"].iloc[0]).parent, target_is_directory=True)
-    return load_data(place, min_positives=params.min_positives, cache=folder / "pictures.csv")
+    return load_data(place, min_positives=params.min_positives, cache=folder / "pictures.npz")
 
 # %% ../nbs/26_bench.ipynb #d89078a9
 def prepare_work(
@@ -280,7 +280,7 @@ def limit_predict(
 
     keep_freed_memory()
     predictor = load_predictor(work.folder / "model.ts", mixed_precision="auto")
-    predictor.scores.fuse()
+    predictor.scores.compile()
     images = torch.randint(0, 256, (work.batch_size, 3, *work.img_size), dtype=torch.uint8, device=predictor.device)
     for step in range(steps + 3):
         if step == 3:

@@ -145,7 +145,7 @@ def predictions_of(
     path = folder / f"{split}_predictions.csv"
     if not path.is_file():
         raise ConfigError(f"runs/{folder.name} has no {path.name}: it is not a training run that finished with them.")
-    return pd.read_csv(path, keep_default_na=False).set_index("Id")
+    return pd.read_csv(path, keep_default_na=False, dtype={"Id": str, "true": str}).set_index("Id")
 
 
 def thresholds_of(
@@ -156,7 +156,8 @@ def thresholds_of(
     path = folder / "genres.csv"
     if not path.is_file():
         raise ConfigError(f"runs/{folder.name} has no genres.csv, and so no thresholds to measure F1 at.")
-    return pd.read_csv(path, keep_default_na=False).set_index("genre").loc[list(genres), "threshold"].to_numpy(float)
+    table = pd.read_csv(path, keep_default_na=False, dtype={"genre": str}).set_index("genre")
+    return table.loc[list(genres), "threshold"].to_numpy(float)
 
 
 def shared_predictions(

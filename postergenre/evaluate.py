@@ -11,10 +11,10 @@ __all__ = ['FEW_PREDICTED', 'MOST_GENRES', 'FEWEST', 'CANNOT_KNOW', 'STYLE', 'RE
            'surest_hits', 'cam_choice', 'plot_cams', 'plot_mean_maps', 'wilson_low', 'stops_at_most', 'missing_genres',
            'replaced_evaluation', 'check_replaced', 'is_watched', 'Evaluated', 'title_of', 'export_note',
            'reading_notes', 'cam_pictures', 'draw_pictures', 'score_run', 'with_pictures', 'evaluate_run', 'plain_rows',
-           'evaluation_facts', 'in_words', 'report_html', 'card_front', 'card_tables', 'model_card', 'write_evaluation',
-           'write_or_keep', 'show_results', 'ThresholdCounts', 'ThresholdFigure', 'data_address', 'small_picture',
-           'picture_cell', 'picture_row', 'EvaluationControls', 'ThresholdControls', 'MistakesControls',
-           'EvaluationPage']
+           'evaluation_facts', 'in_words', 'report_html', 'card_front', 'markdown_text', 'card_tables', 'model_card',
+           'write_evaluation', 'write_or_keep', 'show_results', 'ThresholdCounts', 'ThresholdFigure', 'data_address',
+           'small_picture', 'picture_cell', 'picture_row', 'EvaluationControls', 'ThresholdControls',
+           'MistakesControls', 'EvaluationPage']
 
 # %% ../nbs/30_evaluate.ipynb #30c22ba7
 import base64
@@ -23,6 +23,7 @@ import hashlib
 import html
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -153,7 +154,7 @@ def stored_scores(
     if run.weights.name != "model.best.pth" or not path.is_file():
         return None
     try:
-        table = pd.read_csv(path, keep_default_na=False, dtype={"Id": str}).set_index("Id")
+        table = pd.read_csv(path, keep_default_na=False, dtype={"Id": str, "true": str}).set_index("Id")
         scores = table[run.genres].astype(np.float64)
     except (ValueError, KeyError):
         return None
@@ -294,7 +295,7 @@ def save_thresholds(
         words += f" They replace those that were chosen by: {replaced['rule']}."
     export = run.folder / "export.json"
     if export.is_file() and json.loads(export.read_text(encoding="utf-8"))["thresholds"] != chosen["thresholds"]:
-        words += " model.ts and model.pt2 hold other ones still: run nbs/to_torchscript.ipynb again."
+        words += " model.ts, model.pt2 and model.onnx still hold other ones: run nbs/to_torchscript.ipynb again."
     return words
 
 # %% ../nbs/30_evaluate.ipynb #8013e878
@@ -996,6 +997,13 @@ def card_front(
     return f"---\n{text.getvalue()}---\n"
 
 # %% ../nbs/30_evaluate.ipynb #90d55141
+def markdown_text(
+    name: str,  # of a genre
+) -> str:
+    "Return a name as Markdown shows it literally, in a table too."
+    return re.sub(r"([\\`*_\[\]~])", r"\\\1", html.escape(name, quote=False)).replace("|", "&#124;")
+
+
 def card_tables(
     evaluated: Evaluated,
 ) -> tuple[str, str]:
@@ -1016,13 +1024,13 @@ def card_tables(
     )
     genres = pd.DataFrame(
         {
-            "positives": table["positives"],
+            "positives": table["positives"].to_list(),
             "AP": ["none to find" if np.isnan(ap) else f"{ap:.3f}" for ap in table["ap"]],
             "95 % interval": [interval(*ends) for ends in table[["ap", "ap_low", "ap_high"]].to_numpy()],
             "no skill": [f"{floor:.3f}" for floor in table["floor"]],
             "threshold": [f"{threshold:.4f}" for threshold in table["threshold"]],
         },
-        index=pd.Index([html.escape(genre).replace("|", "&#124;") for genre in table.index], name="genre"),
+        index=pd.Index([markdown_text(genre) for genre in table.index], name="genre"),
     )
     return markdown(overall), markdown(genres)
 

@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 from .annotations import PosterError, decode_poster
@@ -30,22 +29,17 @@ from .checkpoints import load_checkpoint, model_of
 from .config import ConfigError, Params, PredictParams, told
 from .dataset import fit_poster, in_parallel, make_loader
 from .demo import draw_demo_posters
+from .inference import MANY, CompiledNetwork, compile_network, compile_onnx, quiet_tracing
 from .metrics import decide
 from postergenre.models import (
-    MANY,
     PosterClassifier,
     best_precision,
-    folded,
-    fused,
     keep_freed_memory,
-    normalise,
-    told_warnings,
 )
 from .paths import resolve_path, runs_path, write_whole
 from .plots import prediction_grid
 from postergenre.torchscript import (
     ExportedClassifier,
-    as_modules,
     export_run,
     load_program,
     load_torchscript,
@@ -69,8 +63,8 @@ def find_model(
     name: str,  # a path, absolute or relative to where one stands or to runs/
 ) -> Path:
     "The model file meant by `name`; raises `FileNotFoundError` or `ConfigError`."
-    if Path(name).suffix not in (".ts", ".pt2", ".pth"):
-        raise ConfigError(f"`model`: given {name}; allowed: an export (.ts, .pt2) or a checkpoint (.pth).")
+    if Path(name).suffix not in (".ts", ".pt2", ".onnx", ".pth"):
+        raise ConfigError(f"`model`: given {name}; allowed: an export (.ts, .pt2, .onnx) or a checkpoint (.pth).")
     places = [resolve_path(name), runs_path() / name]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
@@ -90,38 +84,21 @@ class Scorer:
         classifier: PosterClassifier | torch.jit.ScriptModule | None,  # or its trace, where the file lets it be reached
         img_size: tuple[int, int],  # of fitted images, pixels
         device: torch.device,
-        precision: str = "no",  # no, fp16 or bf16; on a processor only for many pictures, see `fuse`
-        model_name: str = "",  # of timm, where a trace does not tell how it was built
+        precision: str = "no",  # no, fp16 or bf16 on a GPU; a CPU computes in float32
     ):
         self.module, self.classifier, self.img_size, self.device = module, classifier, img_size, device
-        self.model_name = model_name
-        self.precision, self.asked_to_fuse = precision, False
         self.network = classifier  # fitted images to logits
         if isinstance(classifier, torch.jit.ScriptModule):
-            with told_warnings():
+            with quiet_tracing():
                 self.network = torch.jit.freeze(classifier.eval())
-        self.kind = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-        at_once = self.kind is not None and device.type != "cpu"
-        self.autocast = partial(torch.autocast, device.type, dtype=self.kind, enabled=at_once)
+        kind = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+        rounded = kind is not None and device.type != "cpu"
+        self.autocast = partial(torch.autocast, device.type, dtype=kind, enabled=rounded)
 
-    def fuse(self) -> None:
-        "For many pictures on a processor: the precision wanted from here on, by `fused` where that can be had."
-        if self.classifier is None or self.device.type != "cpu" or self.asked_to_fuse:
-            return
-        self.asked_to_fuse = True
-        mean, std, head = self.classifier.mean, self.classifier.std, self.classifier.head
-        colours = 255 * torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-        example = normalise(interpolate(colours, self.img_size, mode="bilinear"), mean, std)  # as smooth as a picture
-        backbone = self.classifier.backbone
-        if not isinstance(backbone, torch.jit.ScriptModule):
-            backbone = folded(backbone, example)
-        elif self.precision == "bf16":
-            backbone = as_modules(backbone, self.model_name, self.img_size, example) or backbone
-        program = fused(backbone, example, self.precision)
-        if program is not None:
-            self.network = lambda images: head(program(normalise(images, mean, std)))
-        elif self.kind is not None:
-            self.autocast = partial(torch.autocast, "cpu", dtype=self.kind)
+    def compile(self) -> None:
+        "Compile the network for many images, see `compile_network`; do nothing on a GPU or for an exported program."
+        if self.classifier is not None and not isinstance(self.network, CompiledNetwork) and self.device.type == "cpu":
+            self.network = compile_network(self.classifier, self.img_size)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -133,7 +110,7 @@ class Scorer:
 
 # %% ../nbs/22_predict.ipynb #164ec6cb
 def load_predictor(
-    path: Path,  # .ts, .pt2 or .pth
+    path: Path,  # .ts, .pt2, .onnx or .pth
     device: str | torch.device | None = None,  # none: a GPU where there is one
     mixed_precision: str = "no",  # auto, no, fp16 or bf16
 ) -> Predictor:
@@ -143,24 +120,33 @@ def load_predictor(
         checkpoint = load_checkpoint(path)
         meta, img_size = checkpoint["meta"], tuple(checkpoint["meta"]["img_size"])
         model = model_of(checkpoint).to(device)
+        precision = best_precision(mixed_precision, img_size, device.type)
         module = ExportedClassifier(model, img_size, meta["squash"]).eval()
-        scores = Scorer(module, model, img_size, device, best_precision(mixed_precision, img_size, device.type))
+        scores = Scorer(module, model, img_size, device, precision)
         return Predictor(scores, meta["genres"], np.array(meta["thresholds"]), img_size, meta["squash"], device)
     notes = read_notes(path)
+    if set(notes["thresholds"]) != set(notes["genres"]):
+        raise ConfigError(
+            f"`model`: {path.name} holds {len(notes['genres'])} genres and {len(notes['thresholds'])} thresholds, "
+            "which must be of the same genres. Export the run again."
+        )
+    about = notes["postergenre"]
+    img_size = tuple(about["img_size"])
     try:
-        module = {".ts": load_torchscript, ".pt2": load_program}[path.suffix](path, device)
+        if path.suffix == ".onnx":
+            module, device = compile_onnx(path), torch.device("cpu")
+        else:
+            module = {".ts": load_torchscript, ".pt2": load_program}[path.suffix](path, device)
     except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise ConfigError(
             f"`model`: {path.name} is damaged, or was written by another version of torch: {str(error).splitlines()[0]}"
         ) from None
     thresholds = np.array([notes["thresholds"][genre] for genre in notes["genres"]])
-    about = notes["postergenre"]
-    img_size = tuple(about["img_size"])
     if path.suffix == ".ts":
         precision = best_precision(mixed_precision, img_size, device.type)
-        scores = Scorer(module, module.network, img_size, device, precision, about["model_name"])
+        scores = Scorer(module, module.network, img_size, device, precision)
     else:
-        scores = Scorer(module, None, img_size, device)  # an exported program checks that all stays in its precision
+        scores = Scorer(module, None, img_size, device)  # stays in float32
     return Predictor(scores, notes["genres"], thresholds, img_size, about["squash"], device)
 
 # %% ../nbs/22_predict.ipynb #3910d59e
@@ -237,7 +223,7 @@ def score_pictures(
     keep_freed_memory()
     dataset = PictureFolder(paths, predictor.img_size, predictor.squash)
     if len(paths) >= MANY:
-        predictor.scores.fuse()
+        predictor.scores.compile()
     tables, errors, batch_size = [], [], pictures_a_step(predictor.device, batch_size)
     loader = make_loader(dataset, batch_size, num_workers=num_workers)
     for images, problems in announced(loader, len(paths), "pictures", batch_size):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .config import ConfigError, nearest
+from .config import ConfigError, any_case, nearest
 
 # %% ../nbs/13_schedules.ipynb #61d9f824
 def check_kwargs(
@@ -91,6 +91,7 @@ def create_optimizer(
         and issubclass(value, torch.optim.Optimizer)
         and key not in ("Optimizer", "LBFGS", "SparseAdam", "Muon")
     ]
+    name = any_case(name, known)
     if name not in known:
         raise ConfigError(
             f"`optimizer`: {name!r} is none of torch.optim.{nearest(name, known)} Allowed: {', '.join(known)}."
@@ -99,7 +100,7 @@ def create_optimizer(
     check_kwargs(kind, kwargs, "optimizer_kwargs", ("params",))
     if "lr" not in kwargs:
         raise ConfigError("`optimizer_kwargs`: lr, the base learning rate, is not given.")
-    positive("optimizer_kwargs", lr=kwargs["lr"])
+    positive("optimizer_kwargs", **{key: kwargs[key] for key in ("lr", "eps") if key in kwargs})
     groups = parameter_groups(model, backbone_lr_factor)
     if not groups:
         raise ConfigError("`callbacks`: everything is frozen, so nothing could learn. Leave the head unfrozen.")
@@ -112,7 +113,7 @@ def create_optimizer(
     try:
         # one kernel updates all tensors, where a loop would go over hundreds of small ones
         return kind(groups, **({"fused": True} if fused else {}), **kwargs)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ConfigError(f"`optimizer_kwargs`: {name} refuses {kwargs}: {error}") from None
 
 

@@ -83,7 +83,7 @@ class Judge:
 
 
 def load_judge(
-    path: Path,  # .ts, .pt2 or .pth
+    path: Path,  # .ts, .pt2, .onnx or .pth
 ) -> Judge:
     "The model of a file with its checkpoint, or with the reason why there is none; `ConfigError` as `load_predictor`."
     predictor = load_predictor(path)

@@ -170,3 +170,17 @@ def lab(browser, chain, copied, start_server) -> tuple[str, Path]:
 def served(browser, chain, copied, start_server):
     "Serves a notebook of nbs/ in the copy by voila, as `make app` does; returns its address."
     return lambda notebook: start_server("voila", f"nbs/{notebook}", "--no-browser", cwd=copied)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Path:
+    "Demo posters that no test changes."
+    from postergenre.demo import draw_demo_posters
+
+    return draw_demo_posters(tmp_path_factory.mktemp("data") / "demo", n=60)
+
+
+@pytest.fixture
+def root(drawn, tmp_path) -> Path:
+    "A copy of the demo posters to change."
+    return shutil.copytree(drawn, tmp_path / "demo")

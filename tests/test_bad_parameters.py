@@ -1,5 +1,9 @@
 """Bad parameters end a job before any training: exit code, and a sentence that says what to do."""
 
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT, SMALL
 
@@ -20,6 +24,10 @@ BAD = {
     "unknown metric": ({"valid_metric": "macro_app"}, ["`valid_metric`", "Did you mean `macro_ap`?"]),
     "no such checkpoint": ({"checkpoint_name": "nowhere"}, ["There is no checkpoint `nowhere`"]),
     "no such folder": ({"root_path": "no/such/folder"}, ["no/such/folder"]),
+    "larger batch than posters": ({"batch_size": 1000}, ["`batch_size`: given 1,000; allowed: at most 1"]),
+    "eps of zero": ({"optimizer_kwargs": {"lr": 0.1, "eps": 0}}, ["eps is 0; allowed: a number above 0"]),
+    "one beta": ({"optimizer_kwargs": {"lr": 0.1, "betas": [0.9]}}, ["`optimizer_kwargs`: AdamW refuses"]),
+    "unknown part": ({"callbacks": [{"freeze": {"parts": ["nosuch"]}}]}, ["nosuch", "backbone"]),
     "unknown recipe": ({"augmentations": "lite"}, ["lite", "light"]),
 }
 
@@ -34,6 +42,7 @@ def test_prepare_refuses(case, runs, monkeypatch):
     values, parts = BAD[case]
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         prepare(config.make_params({**SMALL, "experiment_name": "bad", **values}))
+    assert hasattr(caught.value, "_render_traceback_"), "a notebook would show a traceback"
     message = str(caught.value)
     assert all(part in message for part in parts), message
     assert not (runs / "bad" / "state.pth").exists()
@@ -46,6 +55,31 @@ def test_the_command_line_fails_with_the_sentence_and_no_run(papermill, runs):
     assert "`n_epoch` (given: 5) is not a parameter. Did you mean `n_epochs`?" in done.stderr
     assert "`optimiser` (given: 'Adam') is not a parameter. Did you mean `optimizer`?" in done.stderr
     assert not (runs / "typo").exists()
+
+
+def test_a_batch_of_one_poster_says_what_batch_norm_needs(runs, monkeypatch):
+    import torch
+    from torch import nn
+
+    from postergenre.training import forward
+
+    run = SimpleNamespace(network=nn.BatchNorm1d(3).train(), params=config.Params())
+    with pytest.raises(
+        config.ConfigError, match="`batch_size`: given 32; allowed for tf_efficientnet_lite0: at least 2"
+    ):
+        forward(run, torch.zeros(1, 3))
+    assert forward(run, torch.zeros(2, 3)).shape == (2, 3)
+
+
+def test_a_genre_that_all_posters_have_is_named():
+    from postergenre.training import check_metric
+
+    frame = pd.DataFrame({"Id": list("abc"), "path": "", "Drama": np.uint8(1)})
+    data = SimpleNamespace(valid=frame, genres=["Drama"])
+    with pytest.raises(config.ConfigError) as caught:
+        check_metric(config.Params(min_positives=1), data)
+    message = str(caught.value)
+    assert "All validation posters have Drama" in message and "without it" in message and "Lower" not in message
 
 
 def test_yaml_exponents_are_numbers():

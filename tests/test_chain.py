@@ -18,7 +18,10 @@ def test_every_stage_leaves_its_files(chain):
         assert all((chain / stage / name).is_file() for name in TRAINED), sorted((chain / stage).iterdir())
     for stage in ("lrf_head", "lrf_full"):
         assert list(pd.read_csv(chain / stage / "lr_find.csv")) == ["step", "lr", "loss", "smoothed"]
-    assert all((chain / "full" / name).is_file() for name in ("model.swa.pth", "swa.json", "model.ts", "model.pt2"))
+    assert all(
+        (chain / "full" / name).is_file()
+        for name in ("model.swa.pth", "swa.json", "model.ts", "model.pt2", "model.onnx")
+    )
     assert not list(chain.rglob("*.tmp"))
 
 

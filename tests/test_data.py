@@ -20,21 +20,9 @@ from postergenre.annotations import (
     load_data,
     targets_of,
 )
-from postergenre.demo import DEMO_GENRES, draw_demo_posters, draw_poster
+from postergenre.demo import DEMO_GENRES, draw_poster
 
 PARTS = (0.6, 0.2, 0.2)
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    "Demo posters that no test changes."
-    return draw_demo_posters(tmp_path_factory.mktemp("data") / "demo", n=60)
-
-
-@pytest.fixture
-def root(drawn, tmp_path):
-    "A copy to spoil."
-    return shutil.copytree(drawn, tmp_path / "demo")
 
 
 def ids(data) -> dict[str, str]:

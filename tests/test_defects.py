@@ -72,7 +72,7 @@ def test_05_06_07_the_export_is_in_eval_mode_with_the_thresholds_and_genres_it_w
         chain / "full" / json.loads((chain / "full" / "export.json").read_text())["made_from"]["weights"]
     )
     images = torch.randint(0, 256, (4, 3, 64, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    for file in ("model.ts", "model.pt2"):
+    for file in ("model.ts", "model.pt2", "model.onnx"):
         predictor = load_predictor(chain / "full" / file)
         first, second, alone = predictor.scores(images), predictor.scores(images), predictor.scores(images[:1])
         assert torch.equal(first, second)  # no dropout

@@ -143,11 +143,11 @@ def test_the_next_export_carries_the_thresholds(trained, evaluated):
     first = export_run(trained)
     values = np.round(np.linspace(0.1, 0.8, len(evaluated.run.genres)), 3)
     words = save_thresholds(evaluated.run, Thresholds(values, "moved by hand"))
-    assert "hold other ones still: run nbs/to_torchscript.ipynb again" in words
+    assert "still hold other ones: run nbs/to_torchscript.ipynb again" in words
     with pytest.raises(ConfigError, match="with the thresholds of now"):
         export_run(trained.model_copy(update={"export_weights": "best"}))
     second = export_run(trained)
-    for name in ("model.ts", "model.pt2"):
+    for name in ("model.ts", "model.pt2", "model.onnx"):
         notes = read_notes(second.folder / name)
         assert list(notes["thresholds"].values()) == values.tolist() and notes["genres"] == evaluated.run.genres
         assert notes["postergenre"]["thresholds_are"] == "moved by hand"

@@ -14,7 +14,7 @@ CHAPTERS = sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))
 JOBS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if not path.name[0].isdigit())
 SCHEMAS = {"predict": config.PredictParams, "pick_lr": config.PickParams, "bench": config.BenchParams,
            "compare": config.CompareParams, "explore": config.ExploreParams, "evaluate": config.EvaluateParams,
-           "try_it": config.TryParams}  # fmt: skip
+           "try_it": config.TryParams, "audit": config.AuditParams}  # fmt: skip
 
 
 def cells(path: Path, kind: str) -> list[dict]:
