@@ -7,8 +7,9 @@ __all__ = ['METRICS', 'INTERVAL_NEEDS', 'check_scores', 'counted_genres', 'descr
            'rank_labels', 'average_precision', 'roc_auc', 'check_thresholds', 'decide', 'count_decisions', 'divide',
            'macro_f1', 'micro_f1', 'measures_of', 'check_metric', 'constant_micro_f1', 'no_skill', 'counted_columns',
            'headline', 'best_threshold', 'tune_thresholds', 'genre_table', 'contributions', 'estimate',
-           'difference_interval', 'logit_interval', 'lowest_ap', 'why_no_interval', 'confidence_interval',
-           'paired_difference', 'headline_table', 'genre_spread']
+           'ap_contributions', 'difference_interval', 'logit_interval', 'selection_bias', 'lowest_ap',
+           'why_no_interval', 'metric_contributions', 'confidence_interval', 'paired_difference', 'headline_table',
+           'genre_spread']
 
 # %% ../nbs/12_metrics.ipynb #d36fe2a6
 import difflib
@@ -400,29 +401,64 @@ def estimate(
     freedom = np.clip(np.nan_to_num(freedom, nan=np.inf), 1, None)
     return value + added.sum(axis=0), sd, stats.t.ppf(0.975, freedom) * sd
 
+# %% ../nbs/12_metrics.ipynb #a1c07e47
+def ap_contributions(
+    ranking: Ranking,  # (genres, posters)
+) -> np.ndarray:
+    "Return (posters, genres) what each poster adds to AP, as `contributions` does; NaN for a genre's only positive."
+    found = np.take_along_axis(np.cumsum(ranking.target, axis=1), ranking.last, axis=1)
+    seen, positives = ranking.last + 1, ranking.target.sum(axis=1, keepdims=True)
+    precision = ranking.target * found / seen
+    ap = precision.sum(axis=1, keepdims=True) / positives
+
+    def without(lost: int) -> np.ndarray:  # lost: positives that the poster takes with it, 0 or 1
+        lowered = ranking.target * (found - lost) / np.maximum(seen - 1, 1)
+        sums = [np.cumsum(np.insert(values, 0, 0, axis=1), axis=1) for values in (precision, lowered)]
+        above, before = (np.take_along_axis(values, ranking.first, axis=1) for values in sums)
+        return divide(above + sums[1][:, -1:] - before - lost * lowered, positives - lost)
+
+    kept = np.where(ranking.target > 0, without(1), without(0))
+    added = np.empty_like(kept)
+    np.put_along_axis(added, ranking.poster, (1 - 1 / kept.shape[1]) * (ap - kept), axis=1)
+    return added.T
+
 # %% ../nbs/12_metrics.ipynb #903365f8
-INTERVAL_NEEDS = 3  # positives, and negatives, that a genre needs for an interval
-
-
 def difference_interval(
     value: float | np.ndarray,  # a difference
     added: np.ndarray,  # (groups, ...) from `contributions`
 ) -> dict[str, Any]:
     "Return sd, and low and high of the 95 % interval."
     middle, sd, half = estimate(value, added)
-    return {"sd": sd, "low": middle - half, "high": middle + half}
+    return {"sd": sd, "low": np.minimum(middle - half, value), "high": np.maximum(middle + half, value)}
 
 
 def logit_interval(
     value: float | np.ndarray,  # a figure between 0 and 1
     added: np.ndarray,  # (groups, ...) from `contributions`
+    excess: float | np.ndarray = 0.0,  # how much too high the value is, from `selection_bias`
 ) -> dict[str, Any]:
     "Return sd, and low and high of the 95 % interval, symmetric on the logit scale; NaN for a value of 0 or 1."
     middle, sd, half = estimate(value, added)
+    middle = middle - excess
     middle = np.where((middle > 0) & (middle < 1), middle, value)
     half = divide(half, middle * (1 - middle))
     low, high = (special.expit(special.logit(middle) + end) for end in (-half, half))
-    return {"sd": np.where(np.isnan(half), np.nan, sd), "low": low, "high": high}
+    sd = np.where(np.isnan(half), np.nan, sd)
+    return {"sd": sd, "low": np.minimum(low, value), "high": np.maximum(high, value)}
+
+# %% ../nbs/12_metrics.ipynb #a1c07e49
+INTERVAL_NEEDS = 5  # positives, and negatives, that a genre needs for an interval
+
+
+def selection_bias(
+    ap: np.ndarray,  # (genres,)
+    positives: np.ndarray,  # (genres,)
+    min_positives: int,  # posters that a genre needs to count
+) -> np.ndarray:
+    "Return (genres,) how much higher AP is, on average, because genres with fewer positives do not count."
+    least = max(min_positives, INTERVAL_NEEDS)
+    excess = least * stats.poisson.pmf(least, positives) / stats.poisson.sf(least - 1, positives)
+    return ap * (1 - ap) * excess / positives  # a share that is 1 % higher gives a precision that is 1 % higher in odds
 
 
 def lowest_ap(
@@ -447,8 +483,20 @@ def why_no_interval(
             f"{INTERVAL_NEEDS}. Raise min_positives, or measure on more posters."
         )
     if any(value in (0, 1) for value in values):
-        return "no spread: a value of exactly 0 or 1 stays what it is whichever poster is left out. Measure on more."
+        return (
+            "no spread: a value of exactly 0 or 1 stays the same whichever poster is left out. Measure on more posters."
+        )
     return ""
+
+# %% ../nbs/12_metrics.ipynb #a1c07e51
+def metric_contributions(
+    kept: tuple[np.ndarray, np.ndarray, np.ndarray],  # targets, scores and thresholds from `counted_columns`
+    metric: str,  # a name from METRICS, except "loss"
+) -> np.ndarray:
+    "Return (groups,) what each group of posters adds to a metric."
+    if metric == "macro_ap":
+        return ap_contributions(rank_posters(*kept[:2])).mean(axis=1)
+    return contributions(measures_of(*kept)[metric], len(kept[0]))
 
 
 def confidence_interval(
@@ -463,12 +511,15 @@ def confidence_interval(
 
     If there is no interval, sd, low and high are None, and `reason` says why."""
     kept = counted_columns(targets, scores, genres, thresholds, min_positives)
-    measure = measures_of(*kept)[check_metric(metric)]
-    value = measure()
+    value = measures_of(*kept)[check_metric(metric)]()
     reason = why_no_interval(kept[0], value)
     if reason:
         return {"value": value} | dict.fromkeys(("sd", "low", "high")) | {"reason": reason}
-    found = logit_interval(value, contributions(measure, len(targets)))
+    excess = 0.0
+    if metric == "macro_ap":
+        ap = average_precision(rank_posters(*kept[:2]))
+        excess = selection_bias(ap, kept[0].sum(axis=0), min_positives).mean()
+    found = logit_interval(value, metric_contributions(kept, metric), excess)
     return {"value": value} | {name: float(number) for name, number in found.items()}
 
 # %% ../nbs/12_metrics.ipynb #17f00583
@@ -482,22 +533,19 @@ def paired_difference(
     thresholds_b=None,  # of F1, model b
     min_positives: int = 10,  # posters that a genre needs to count
 ) -> dict[str, Any]:
-    """Return a, b, difference (b - a), and its sd, low and high (95 %); equal models are kept apart 5 times in 100.
+    """Return a, b, difference (b - a), and its sd, low and high (95 %).
 
-    If there is no interval, the last three are None, and `reason` says why."""
+    For two equally good models, 5 intervals in 100 leave out 0. If there is no interval, sd, low and high are None, and
+    `reason` says why."""
     kept_a = counted_columns(targets, scores_a, genres, thresholds_a, min_positives)
     kept_b = counted_columns(targets, scores_b, genres, thresholds_b, min_positives)
-    measure_a, measure_b = (measures_of(*kept)[check_metric(metric)] for kept in (kept_a, kept_b))
-
-    def difference(weights: np.ndarray | None = None) -> float:
-        return measure_b(weights) - measure_a(weights)
-
-    values = {"a": measure_a(), "b": measure_b(), "difference": difference()}
-    reason = why_no_interval(kept_a[0], values["a"], values["b"])
+    a, b = (measures_of(*kept)[check_metric(metric)]() for kept in (kept_a, kept_b))
+    values = {"a": a, "b": b, "difference": b - a}
+    reason = why_no_interval(kept_a[0], a, b)
     if reason:
         return values | dict.fromkeys(("sd", "low", "high")) | {"reason": reason}
-    found = difference_interval(difference(), contributions(difference, len(targets)))
-    return values | {name: float(number) for name, number in found.items()}
+    added = metric_contributions(kept_b, metric) - metric_contributions(kept_a, metric)
+    return values | {name: float(number) for name, number in difference_interval(b - a, added).items()}
 
 # %% ../nbs/12_metrics.ipynb #831f6db0
 def headline_table(
@@ -510,19 +558,12 @@ def headline_table(
     """Return value, floor (no skill), sd, low and high (95 %) of each metric, indexed by metric.
 
     The last three are NaN if there is no interval, as `why_no_interval` explains."""
-    kept = counted_columns(targets, scores, genres, thresholds, min_positives)
-    measures, floors = measures_of(*kept), no_skill(kept[0], min_positives)
-
-    def measure_all(weights: np.ndarray | None = None) -> np.ndarray:
-        return np.array([measure(weights) for measure in measures.values()])
-
-    values = measure_all()
-    columns = {"value": values, "floor": [floors[metric] for metric in measures]}
-    if why_no_interval(kept[0]):
-        columns |= dict.fromkeys(("sd", "low", "high"), np.nan)
-    else:
-        columns |= logit_interval(values, contributions(measure_all, len(targets)))
-    return pd.DataFrame(columns, index=pd.Index(measures, name="metric"))
+    floors = no_skill(targets, min_positives)
+    given = (targets, scores, genres)
+    rows = {metric: confidence_interval(*given, metric, thresholds, min_positives) for metric in floors}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["value", "sd", "low", "high"]).astype(float)
+    table.insert(1, "floor", pd.Series(floors))
+    return table.rename_axis("metric")
 
 # %% ../nbs/12_metrics.ipynb #e15a68fb
 def genre_spread(
@@ -538,10 +579,9 @@ def genre_spread(
     names = [genre for genre, kept in zip(genres, counted_genres(targets, min_positives), strict=True) if kept]
     enough = counted_genres(kept_targets, INTERVAL_NEEDS) & counted_genres(1 - kept_targets, INTERVAL_NEEDS)
     ranking = rank_posters(kept_targets, kept_scores)
-    found = logit_interval(
-        average_precision(ranking), contributions(partial(average_precision, ranking), len(kept_targets))
-    )
-    found["low"] = np.maximum(found["low"], lowest_ap(kept_targets))
+    ap = average_precision(ranking)
+    found = logit_interval(ap, ap_contributions(ranking), selection_bias(ap, kept_targets.sum(axis=0), min_positives))
+    found["low"] = np.maximum(found["low"], np.minimum(lowest_ap(kept_targets), ap))
     table = pd.DataFrame(found, index=pd.Index(names, name="genre"))
     table.loc[~enough] = np.nan
     return table.add_prefix("ap_")
