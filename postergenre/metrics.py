@@ -447,7 +447,7 @@ def logit_interval(
     return {"sd": sd, "low": np.minimum(low, value), "high": np.maximum(high, value)}
 
 # %% ../nbs/12_metrics.ipynb #a1c07e49
-INTERVAL_NEEDS = 5  # positives, and negatives, that a genre needs for an interval
+INTERVAL_NEEDS = 3  # positives, and negatives, that a genre needs for an interval
 
 
 def selection_bias(

@@ -527,7 +527,7 @@ def prepare(
     params: Params,
 ) -> Run:
     "A run ready for `fit`: new, or restored to where it was; raises `ConfigError` before anything is trained."
-    params = with_root(params)
+    began, params = time.monotonic(), with_root(params)
     accelerator = create_accelerator(params)
     folder, lock = run_folder(params), None
     if accelerator.is_main_process:
@@ -545,6 +545,7 @@ def prepare(
             write_params_file(folder / "params.yaml", params)
             run.data.save(folder)
         accelerator.wait_for_everyone()
+        run.seconds = sum(row["seconds"] for row in run.history) + time.monotonic() - began
         return run
     except BaseException:
         release(lock)
@@ -674,6 +675,7 @@ def fit(
     "Trains until the last epoch, or until a callback stops it; leaves a whole run alone; returns the history."
     if run.whole:
         return pd.DataFrame(run.history)
+    began = time.monotonic()
     try:
         call(run, "on_start")
         call(run, "on_state_saved")  # a run that was killed between saving and tidying is tidied now
@@ -692,6 +694,7 @@ def fit(
     except BaseException:
         release(run.lock)  # a kernel that was interrupted lives on
         raise
+    run.seconds += time.monotonic() - began
     return pd.DataFrame(run.history)
 
 # %% ../nbs/18_training.ipynb #d821e87e
@@ -734,12 +737,12 @@ def finish(
     run: Run,  # after `fit`
 ) -> dict[str, Any]:
     "Evaluates the best checkpoint, on test data too where there are any, writes `summary.json`, and returns it."
-    checkpoint = load_checkpoint(run.folder / "model.best.pth")
+    began, checkpoint = time.monotonic(), load_checkpoint(run.folder / "model.best.pth")
     best, thresholds = model_of(checkpoint).to(run.accelerator.device), np.array(checkpoint["meta"]["thresholds"])
     loader = run.accelerator.prepare(evaluation_loader(run.params, run.data, "valid"))
     run.validation, run.thresholds = evaluate(best, loader, run.loss, run.accelerator), thresholds
     if not run.whole:
-        summarise(run, best, checkpoint["meta"]["epoch"])
+        summarise(run, best, checkpoint["meta"]["epoch"], began)
     run.accelerator.wait_for_everyone()
     release(run.lock)
     return json.loads((run.folder / SUMMARY).read_text(encoding="utf-8"))
@@ -765,6 +768,7 @@ def summarise(
     run: Run,  # with the best checkpoint's `validation` and `thresholds`
     best: nn.Module,  # its model
     best_epoch: int,
+    began: float,  # `time.monotonic()` when `finish` began
 ) -> None:
     "Looks at the test posters, and writes what came out; last of all, `summary.json`."
     thresholds = run.thresholds
@@ -798,7 +802,7 @@ def summarise(
                 "posters": {split: len(getattr(run.data, split)) for split in ("train", "valid", "test")},
                 "data_hash": run.data.data_hash,
                 "split_hash": run.data.split_hash,
-                "seconds": sum(row["seconds"] for row in run.history) + (run.stored.seconds if run.stored else 0.0),
+                "seconds": run.seconds + time.monotonic() - began,
                 "versions": versions(),
             },
         )
