@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MARKS', 'COLORS', 'POSTERS', 'COMPARED', 'HEADS', 'EXPLANATION', 'STYLE', 'state_of', 'run_folders', 'parameters_of',
            'parameters_that_matter', 'differing_parameters', 'runs_table', 'plot_runs', 'predictions_of',
-           'thresholds_of', 'shared_predictions', 'digits_apart', 'verdict_of', 'compare_runs', 'compare_in_words',
-           'in_short', 'as_numbers', 'sorted_rows', 'small_table', 'RunsPage']
+           'thresholds_of', 'shared_predictions', 'verdict_of', 'compare_runs', 'compare_in_words', 'in_short',
+           'as_numbers', 'sorted_rows', 'small_table', 'RunsPage']
 
 # %% ../nbs/27_compare.ipynb #2e6d6d34
 import json
@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from ruamel.yaml import YAML
 
 from .config import ConfigError
-from .metrics import METRICS, describe_counted, paired_difference
+from .metrics import METRICS, describe_counted, digits_apart, paired_difference
 from .paths import runs_path
 from .plots import compact, shorten
 
@@ -101,9 +101,11 @@ def runs_table(
             spread = valid.get("macro_ap_spread", {})
             row |= {"job": summary["job"], "epochs": summary.get("epochs"), "macro_ap": valid.get("macro_ap")}
             row |= {"low": spread.get("low"), "high": spread.get("high"), "no_skill": valid.get("macro_ap_floor")}
+            if "n_genres" in valid:
+                row["genres"] = f"{valid['n_genres']} of {valid['n_genres_total']}"
             row |= {"seconds": summary.get("seconds"), "split": summary["split_hash"][:8]}
         rows.append(row)
-    columns = ["run", "job", "state", "epochs", "macro_ap", "low", "high", "no_skill", "seconds", "split"]
+    columns = ["run", "job", "state", "epochs", "macro_ap", "low", "high", "no_skill", "genres", "seconds", "split"]
     table = pd.DataFrame(rows, columns=columns).set_index("run").astype({"epochs": "Int64"})
     return table.join(differing_parameters(folders)) if folders else table
 
@@ -178,14 +180,6 @@ def shared_predictions(
     return genres, targets, [frame[genres].to_numpy(np.float64) for frame in (one, other)]
 
 # %% ../nbs/27_compare.ipynb #84e8ab64
-def digits_apart(
-    *values: float,
-) -> int:
-    "Return how many digits after the point, 3 to 6, tell the values apart."
-    distinct = set(values)
-    return next((n for n in range(3, 6) if len({round(value, n) for value in distinct}) == len(distinct)), 6)
-
-
 def verdict_of(
     found: dict[str, Any],  # from `paired_difference`
     metric: str,
@@ -255,7 +249,7 @@ def compare_in_words(
 HEADS = {"macro_ap": "valid macro_ap"}  # column -> what stands over it
 EXPLANATION = (
     "valid macro_ap: of the best epoch, on validation posters; low to high: its 95 % interval over other posters; "
-    "no_skill: what guessing gets; whole: the run has finished."
+    "no_skill: what guessing gets; genres: how many are averaged; whole: the run has finished."
 )
 STYLE = """<style>
 .pg-runs {border-collapse: separate; border-spacing: 0; white-space: nowrap; font-size: 12px; line-height: 1.6}
@@ -314,10 +308,11 @@ def small_table(
     for name in rows:
         kind = "" if as_numbers(rows[name]) is None else ' class="pg-number"'
         cells[name] = [f"<th{kind}>{escape(HEADS.get(name, str(name)))}</th>"]
+        digits = digits_apart(*(value for value in rows[name] if isinstance(value, float)))
         for value in rows[name]:
             whole = text = "" if pd.isna(value) else str(value)
             if isinstance(value, float) and text:
-                text = whole = f"{value:,.0f}" if name == "seconds" else f"{value:.3f}"
+                text = whole = f"{value:,.0f}" if name == "seconds" else f"{value:.{digits}f}"
             elif text[:1] in ("[", "{", '"') or text in ("null", "true", "false"):
                 text = in_short(json.loads(whole))
             short = shorten(text, length)

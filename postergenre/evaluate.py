@@ -11,9 +11,9 @@ __all__ = ['FEW_PREDICTED', 'MOST_GENRES', 'FEWEST', 'CANNOT_KNOW', 'STYLE', 'RE
            'surest_hits', 'cam_choice', 'plot_cams', 'plot_mean_maps', 'wilson_low', 'stops_at_most', 'missing_genres',
            'replaced_evaluation', 'check_replaced', 'is_watched', 'Evaluated', 'title_of', 'export_note',
            'reading_notes', 'cam_pictures', 'draw_pictures', 'score_run', 'with_pictures', 'evaluate_run', 'plain_rows',
-           'evaluation_facts', 'in_words', 'report_html', 'card_front', 'markdown_text', 'card_tables', 'model_card',
-           'write_evaluation', 'write_or_keep', 'show_results', 'ThresholdCounts', 'ThresholdFigure', 'data_address',
-           'small_picture', 'picture_cell', 'picture_row', 'EvaluationControls', 'ThresholdControls',
+           'evaluation_facts', 'in_words', 'digits_of', 'report_html', 'card_front', 'markdown_text', 'card_tables',
+           'model_card', 'write_evaluation', 'write_or_keep', 'show_results', 'ThresholdCounts', 'ThresholdFigure',
+           'data_address', 'small_picture', 'picture_cell', 'picture_row', 'EvaluationControls', 'ThresholdControls',
            'MistakesControls', 'EvaluationPage']
 
 # %% ../nbs/30_evaluate.ipynb #30c22ba7
@@ -62,6 +62,7 @@ from postergenre.metrics import (
     counted_genres,
     decide,
     describe_counted,
+    digits_apart,
     genre_spread,
     genre_table,
     headline_table,
@@ -920,6 +921,14 @@ def in_words(
     return table.rename(columns=lambda name: WORDS.get(name, name))
 
 
+def digits_of(
+    table: pd.DataFrame,  # of metrics or of genres; others are not compared with a floor
+) -> int:
+    "Return how many digits after the point tell each figure from its floor."
+    figures = [name for name in ("value", "ap", "floor") if name in table]
+    return max((digits_apart(*row) for row in table[figures].to_numpy()), default=3)
+
+
 def report_html(
     evaluated: Evaluated,
     n_missing: int = 40,  # rows of the last table
@@ -928,7 +937,9 @@ def report_html(
     run, missing = evaluated.run, evaluated.missing.drop(columns="row").head(n_missing)
     tables = {"metrics": evaluated.metrics.reset_index(), "genres": evaluated.table.reset_index(), "missing": missing}
     shown = {
-        name: Markup(in_words(table).to_html(index=False, border=0, na_rep="", float_format="{:.3f}".format))
+        name: Markup(
+            in_words(table).to_html(index=False, border=0, na_rep="", float_format=f"{{:.{digits_of(table)}f}}".format)
+        )
         if len(table)
         else ""
         for name, table in tables.items()
@@ -1009,25 +1020,23 @@ def card_tables(
 ) -> tuple[str, str]:
     "Metrics with interval and floor, and genres with AP, interval, floor and threshold, in Markdown."
 
-    def interval(value: float, low: float, high: float) -> str:
+    def figures_of(value: float, low: float, high: float, floor: float) -> list[str]:
+        digits = digits_apart(value, floor)
         missing = f"none at {value:.0f}" if value in (0, 1) else "too few positives"
-        return missing if np.isnan(low) else f"{low:.3f} to {high:.3f}"
+        interval = missing if np.isnan(low) else f"{low:.{digits}f} to {high:.{digits}f}"
+        return ["none to find" if np.isnan(value) else f"{value:.{digits}f}", interval, f"{floor:.{digits}f}"]
 
     metrics, table = evaluated.metrics, evaluated.table
     overall = pd.DataFrame(
-        {
-            "value": [f"{value:.3f}" for value in metrics["value"]],
-            "95 % interval": [interval(*ends) for ends in metrics[["value", "low", "high"]].to_numpy()],
-            "no skill": [f"{floor:.3f}" for floor in metrics["floor"]],
-        },
+        [figures_of(*row) for row in metrics[["value", "low", "high", "floor"]].to_numpy()],
+        columns=["value", "95 % interval", "no skill"],
         index=pd.Index([WORDS.get(name, name) for name in metrics.index], name="metric"),
     )
+    rows = [figures_of(*row) for row in table[["ap", "ap_low", "ap_high", "floor"]].to_numpy()]
     genres = pd.DataFrame(
         {
             "positives": table["positives"].to_list(),
-            "AP": ["none to find" if np.isnan(ap) else f"{ap:.3f}" for ap in table["ap"]],
-            "95 % interval": [interval(*ends) for ends in table[["ap", "ap_low", "ap_high"]].to_numpy()],
-            "no skill": [f"{floor:.3f}" for floor in table["floor"]],
+            **dict(zip(("AP", "95 % interval", "no skill"), zip(*rows, strict=True), strict=True)),
             "threshold": [f"{threshold:.4f}" for threshold in table["threshold"]],
         },
         index=pd.Index([markdown_text(genre) for genre in table.index], name="genre"),
@@ -1123,7 +1132,7 @@ def show_results(
 ) -> None:
     "Displays figures over all genres and genre by genre, the pictures, and genres that may be missing."
     for table in (evaluated.metrics, evaluated.table):
-        display(in_words(table.reset_index()).round(3))
+        display(in_words(table.reset_index()).round(digits_of(table)))
     for title, data in evaluated.pictures.items():
         display(Markdown(f"**{title}**"), DisplayedImage(data))
     if len(evaluated.missing):
@@ -1384,10 +1393,11 @@ class MistakesControls(ThresholdControls):
             sign, meaning, color = MARKS[kind]
             rows = self.mistakes_of(kind)
             addresses = in_parallel(small_picture, [self.valid.paths[row] for row in rows])
-            cells = [
-                picture_cell(address, self.lines_of(row, f"{sign} {self.valid.scores[row, self.column]:.3f}", color))
-                for row, address in zip(rows, addresses, strict=True)
-            ]
+            cells = []
+            for row, address in zip(rows, addresses, strict=True):
+                score = self.valid.scores[row, self.column]
+                verdict = f"{sign} {score:.{digits_apart(score, self.values[self.column])}f}"
+                cells.append(picture_cell(address, self.lines_of(row, verdict, color)))
             shown.append(f'<div style="color: {color}">{sign} {meaning}</div>{picture_row(cells) if cells else "none"}')
             ids += [self.valid.ids[row] for row in rows]
         self.mistakes.value, self.poster.options = "".join(shown), ids
@@ -1453,7 +1463,9 @@ class EvaluationPage(MistakesControls):
         except ConfigError as error:
             self.cam.value = html.escape(str(error))
             return
-        verdict = f"{genre} {self.valid.scores[row, self.column]:.3f} (threshold {self.values[self.column]:.3f})"
+        score, threshold = self.valid.scores[row, self.column], self.values[self.column]
+        digits = digits_apart(score, threshold)
+        verdict = f"{genre} {score:.{digits}f} (threshold {threshold:.{digits}f})"
         given = data_address(Image.fromarray(image[0].permute(1, 2, 0).numpy()))
         seen = picture_cell(data_address(Image.fromarray(lit)), [(f"where it sees {genre}", "#333333")], 200)
         self.cam.value = picture_row([picture_cell(given, self.lines_of(row, verdict, "#000000"), 200), seen])

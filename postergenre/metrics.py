@@ -9,7 +9,7 @@ __all__ = ['METRICS', 'INTERVAL_NEEDS', 'check_scores', 'counted_genres', 'descr
            'headline', 'best_threshold', 'tune_thresholds', 'genre_table', 'contributions', 'estimate',
            'ap_contributions', 'difference_interval', 'logit_interval', 'selection_bias', 'lowest_ap',
            'why_no_interval', 'metric_contributions', 'confidence_interval', 'paired_difference', 'headline_table',
-           'genre_spread']
+           'genre_spread', 'digits_apart']
 
 # %% ../nbs/12_metrics.ipynb #d36fe2a6
 import difflib
@@ -585,3 +585,16 @@ def genre_spread(
     table = pd.DataFrame(found, index=pd.Index(names, name="genre"))
     table.loc[~enough] = np.nan
     return table.add_prefix("ap_")
+
+# %% ../nbs/12_metrics.ipynb #a1c07f11
+def digits_apart(
+    *values: float,  # figures that are compared
+    least: int = 3,  # digits after the point
+    most: int = 9,  # digits after the point
+) -> int:
+    "Return how many digits after the point tell the values apart."
+    distinct = {float(value) for value in values if not np.isnan(value)}
+    for digits in range(least, most):
+        if len({round(value, digits) for value in distinct}) == len(distinct):
+            return digits
+    return most

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from .metrics import digits_apart
 from .paths import runs_path, write_whole
 
 # %% ../nbs/24_report.ipynb #89a321c0
@@ -26,10 +27,10 @@ def with_interval(
     "macro AP with its 95 % interval; '-' where it was not measured."
     if not figures or "macro_ap" not in figures:
         return "-"
-    spread = figures["macro_ap_spread"]
+    spread, digits = figures["macro_ap_spread"], digits_apart(figures["macro_ap"], figures["macro_ap_floor"])
     if spread["low"] is None:
-        return f"{figures['macro_ap']:.3f} (no interval: {spread['reason'].split(':')[0]})"
-    return f"{figures['macro_ap']:.3f} ({spread['low']:.3f} to {spread['high']:.3f})"
+        return f"{figures['macro_ap']:.{digits}f} (no interval: {spread['reason'].split(':')[0]})"
+    return f"{figures['macro_ap']:.{digits}f} ({spread['low']:.{digits}f} to {spread['high']:.{digits}f})"
 
 
 def split_cells(
@@ -40,8 +41,9 @@ def split_cells(
     cells = {f"{split} macro AP": with_interval(figures)}
     if cells[f"{split} macro AP"] == "-":
         return cells
+    floor, digits = figures["macro_ap_floor"], digits_apart(figures["macro_ap"], figures["macro_ap_floor"])
     genres = f"{figures['n_genres']} of {figures['n_genres_total']}"
-    return cells | {f"{split} no skill": f"{figures['macro_ap_floor']:.3f}", f"{split} genres": genres}
+    return cells | {f"{split} no skill": f"{floor:.{digits}f}", f"{split} genres": genres}
 
 
 def result_row(
@@ -63,9 +65,9 @@ def result_row(
     }
     if (folder / "swa.json").is_file():
         swa = json.loads((folder / "swa.json").read_text(encoding="utf-8"))
-        row["note"] += (
-            f"; average of {len(swa['taken'])}: {swa['value']:.3f}, {'helped' if swa['helped'] else 'no help'}"
-        )
+        value, single, digits = swa["value"], swa["best_single"], digits_apart(swa["value"], swa["best_single"])
+        verdict = "helped" if swa["helped"] else "no help"
+        row["note"] += f"; average of {len(swa['taken'])}: {value:.{digits}f} against {single:.{digits}f}, {verdict}"
     if (folder / "export.json").is_file():
         parity = json.loads((folder / "export.json").read_text(encoding="utf-8"))["parity"]
         row["note"] += f"; export differs by {max(line['max_difference'] for line in parity):.1g} at most"
@@ -100,7 +102,8 @@ def split_table(
             over = f"{split} ({figures['n_genres']} of {figures['n_genres_total']} genres)"
             columns[over] = {name: figures[name] for name in names}
             columns[f"{split}, no skill"] = {name: figures[f"{name}_floor"] for name in names}
-    return pd.DataFrame(columns).rename_axis("metric").round(3)
+    table = pd.DataFrame(columns).rename_axis("metric")
+    return table.round(max((digits_apart(*row) for row in table.to_numpy()), default=3))
 
 
 def shortfall(
@@ -115,10 +118,11 @@ def shortfall(
         return f"runs/{name} has no macro AP on validation data: {valid['not_measured']}"
     if valid["macro_ap"] >= reached and valid["macro_ap_floor"] < floor_below:
         return None
+    digits = [digits_apart(valid["macro_ap"], reached), digits_apart(valid["macro_ap_floor"], floor_below)]
     return (
-        f"runs/{name} has a macro AP of {valid['macro_ap']:.3f} on validation data, where no skill has "
-        f"{valid['macro_ap_floor']:.3f}; it should be {reached:g} or more, and no skill below {floor_below:g}. "
-        "Something in the chain does not learn."
+        f"runs/{name} has a macro AP of {valid['macro_ap']:.{digits[0]}f} on validation data, where no skill has "
+        f"{valid['macro_ap_floor']:.{digits[1]}f}; it should be {reached:g} or more, and no skill below "
+        f"{floor_below:g}. Something in the chain does not learn."
     )
 
 # %% ../nbs/24_report.ipynb #f99a496b

@@ -30,7 +30,7 @@ from postergenre.checkpoints import (
 )
 from .config import ConfigError, Params
 from .dataset import make_loader
-from .metrics import headline, paired_difference, tune_thresholds
+from .metrics import digits_apart, headline, paired_difference, tune_thresholds
 from .paths import write_json
 from .sampler import IterationSampler
 from postergenre.training import (
@@ -146,10 +146,11 @@ class Averaging:
     def __str__(self) -> str:
         s, d = self.summary, self.summary["comparison"]
         verdict = "helped" if s["helped"] else "did NOT help: the best single checkpoint stays the better choice"
+        digits = digits_apart(s["value"], s["best_single"], least=4)
         interval = d["reason"] if d["low"] is None else f"95% interval {d['low']:+.4f} to {d['high']:+.4f}"
         return (
             f"Averaging {len(s['taken'])} of {s['candidates']} checkpoints {verdict}. "
-            f"{s['metric']} {s['value']:.4f} against {s['best_single']:.4f}; macro AP differs by "
+            f"{s['metric']} {s['value']:.{digits}f} against {s['best_single']:.{digits}f}; macro AP differs by "
             f"{d['difference']:+.4f} ({interval})."
         )
 
