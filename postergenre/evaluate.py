@@ -14,7 +14,7 @@ __all__ = ['FEW_PREDICTED', 'MOST_GENRES', 'FEWEST', 'CANNOT_KNOW', 'STYLE', 'RE
            'evaluation_facts', 'in_words', 'digits_of', 'report_html', 'card_front', 'markdown_text', 'card_tables',
            'model_card', 'write_evaluation', 'write_or_keep', 'show_results', 'ThresholdCounts', 'ThresholdFigure',
            'data_address', 'small_picture', 'picture_cell', 'picture_row', 'EvaluationControls', 'ThresholdControls',
-           'MistakesControls', 'EvaluationPage']
+           'told_apart', 'MistakesControls', 'EvaluationPage']
 
 # %% ../nbs/30_evaluate.ipynb #30c22ba7
 import base64
@@ -920,7 +920,7 @@ def in_words(
             table[name] = [WORDS.get(value, value.replace("_", " ")) for value in table[name]]
     return table.rename(columns=lambda name: WORDS.get(name, name))
 
-
+# %% ../nbs/30_evaluate.ipynb #a1c07f20
 def digits_of(
     table: pd.DataFrame,  # of metrics or of genres; others are not compared with a floor
 ) -> int:
@@ -1373,6 +1373,15 @@ class ThresholdControls(EvaluationControls):
         "The posters that are mistaken; `MistakesControls` shows them."
 
 # %% ../nbs/30_evaluate.ipynb #f31675f6
+def told_apart(
+    score: float,
+    threshold: float,
+) -> tuple[str, str]:
+    "Return both as text, with as many digits as tell them apart."
+    digits = digits_apart(score, threshold)
+    return f"{score:.{digits}f}", f"{threshold:.{digits}f}"
+
+
 class MistakesControls(ThresholdControls):
     "And the posters that the threshold gets wrong."
 
@@ -1395,9 +1404,8 @@ class MistakesControls(ThresholdControls):
             addresses = in_parallel(small_picture, [self.valid.paths[row] for row in rows])
             cells = []
             for row, address in zip(rows, addresses, strict=True):
-                score = self.valid.scores[row, self.column]
-                verdict = f"{sign} {score:.{digits_apart(score, self.values[self.column])}f}"
-                cells.append(picture_cell(address, self.lines_of(row, verdict, color)))
+                score, _ = told_apart(self.valid.scores[row, self.column], self.values[self.column])
+                cells.append(picture_cell(address, self.lines_of(row, f"{sign} {score}", color)))
             shown.append(f'<div style="color: {color}">{sign} {meaning}</div>{picture_row(cells) if cells else "none"}')
             ids += [self.valid.ids[row] for row in rows]
         self.mistakes.value, self.poster.options = "".join(shown), ids
@@ -1463,9 +1471,8 @@ class EvaluationPage(MistakesControls):
         except ConfigError as error:
             self.cam.value = html.escape(str(error))
             return
-        score, threshold = self.valid.scores[row, self.column], self.values[self.column]
-        digits = digits_apart(score, threshold)
-        verdict = f"{genre} {score:.{digits}f} (threshold {threshold:.{digits}f})"
+        score, threshold = told_apart(self.valid.scores[row, self.column], self.values[self.column])
+        verdict = f"{genre} {score} (threshold {threshold})"
         given = data_address(Image.fromarray(image[0].permute(1, 2, 0).numpy()))
         seen = picture_cell(data_address(Image.fromarray(lit)), [(f"where it sees {genre}", "#333333")], 200)
         self.cam.value = picture_row([picture_cell(given, self.lines_of(row, verdict, "#000000"), 200), seen])

@@ -462,11 +462,14 @@ def selection_bias(
 
 
 def lowest_ap(
-    targets: np.ndarray,  # (posters, genres), 0 or 1; each genre has a positive and a negative
+    targets: np.ndarray,  # (posters, genres), 0 or 1; each genre has a positive
 ) -> np.ndarray:
-    "Return (genres,) the AP of the worst order of many posters with the same shares."
-    share = targets.mean(axis=0)
-    return 1 + (1 - share) * np.log1p(-share) / share
+    "Return (genres,) the AP of the worst order, in which all positives come last."
+    lowest = []
+    for positives in targets.sum(axis=0):
+        found = np.arange(1, positives + 1)
+        lowest.append((found / (len(targets) - positives + found)).mean())
+    return np.array(lowest)
 
 # %% ../nbs/12_metrics.ipynb #a1c07e35
 def why_no_interval(
@@ -581,7 +584,7 @@ def genre_spread(
     ranking = rank_posters(kept_targets, kept_scores)
     ap = average_precision(ranking)
     found = logit_interval(ap, ap_contributions(ranking), selection_bias(ap, kept_targets.sum(axis=0), min_positives))
-    found["low"] = np.maximum(found["low"], np.minimum(lowest_ap(kept_targets), ap))
+    found["low"] = np.maximum(found["low"], lowest_ap(kept_targets))
     table = pd.DataFrame(found, index=pd.Index(names, name="genre"))
     table.loc[~enough] = np.nan
     return table.add_prefix("ap_")
