@@ -11,10 +11,10 @@ __all__ = ['FEW_PREDICTED', 'MOST_GENRES', 'FEWEST', 'CANNOT_KNOW', 'STYLE', 'RE
            'surest_hits', 'cam_choice', 'plot_cams', 'plot_mean_maps', 'wilson_low', 'stops_at_most', 'missing_genres',
            'replaced_evaluation', 'check_replaced', 'is_watched', 'Evaluated', 'title_of', 'export_note',
            'reading_notes', 'cam_pictures', 'draw_pictures', 'score_run', 'with_pictures', 'evaluate_run', 'plain_rows',
-           'evaluation_facts', 'in_words', 'digits_of', 'report_html', 'card_front', 'markdown_text', 'card_tables',
-           'model_card', 'write_evaluation', 'write_or_keep', 'show_results', 'ThresholdCounts', 'ThresholdFigure',
-           'data_address', 'small_picture', 'picture_cell', 'picture_row', 'EvaluationControls', 'ThresholdControls',
-           'told_apart', 'MistakesControls', 'EvaluationPage']
+           'evaluation_facts', 'in_words', 'digits_of', 'told_apart', 'report_html', 'card_front', 'markdown_text',
+           'card_tables', 'model_card', 'write_evaluation', 'write_or_keep', 'show_results', 'ThresholdCounts',
+           'ThresholdFigure', 'data_address', 'small_picture', 'picture_cell', 'picture_row', 'EvaluationControls',
+           'ThresholdControls', 'MistakesControls', 'EvaluationPage']
 
 # %% ../nbs/30_evaluate.ipynb #30c22ba7
 import base64
@@ -929,6 +929,15 @@ def digits_of(
     return max((digits_apart(*row) for row in table[figures].to_numpy()), default=3)
 
 
+def told_apart(
+    score: float,
+    threshold: float,
+) -> tuple[str, str]:
+    "Return both as text, with as many digits as tell them apart."
+    digits = digits_apart(score, threshold)
+    return f"{score:.{digits}f}", f"{threshold:.{digits}f}"
+
+
 def report_html(
     evaluated: Evaluated,
     n_missing: int = 40,  # rows of the last table
@@ -1373,15 +1382,6 @@ class ThresholdControls(EvaluationControls):
         "The posters that are mistaken; `MistakesControls` shows them."
 
 # %% ../nbs/30_evaluate.ipynb #f31675f6
-def told_apart(
-    score: float,
-    threshold: float,
-) -> tuple[str, str]:
-    "Return both as text, with as many digits as tell them apart."
-    digits = digits_apart(score, threshold)
-    return f"{score:.{digits}f}", f"{threshold:.{digits}f}"
-
-
 class MistakesControls(ThresholdControls):
     "And the posters that the threshold gets wrong."
 
