@@ -4,21 +4,20 @@
 
 # %% auto #0
 __all__ = ['STOPS', 'BYTE_ORDER_MARKS', 'SEPARATORS', 'MISSING', 'TOKENS', 'LONGEST_NAME', 'FLAGS', 'NO_FLAG', 'SUFFIXES',
-           'ID_NAMES', 'GENRE_NAMES', 'RESERVED', 'LAYOUT', 'SPLITS', 'TABLE_SUFFIXES', 'SPLIT_NAME', 'MAX_PIXELS',
-           'FORMATS', 'BLANK_RANGE', 'NO_THUMBNAIL', 'VERSION', 'NO_COPIES', 'BLOCK', 'Finding', 'findings_table',
-           'some', 'AuditError', 'stop_if_wrong', 'decode_text', 'check_one_encoding', 'column_separator',
-           'cells_of_text', 'cell_text', 'cells_of_parquet', 'cells_of_excel', 'name_columns', 'read_file',
-           'read_cells', 'parse_list', 'item_name', 'list_items', 'split_genres', 'guess_separator',
-           'unseparated_cells', 'GenreText', 'genres_from_text', 'describe_separator', 'ask_for_separator',
-           'genres_from_flags', 'TableFormat', 'plain_name', 'given_column', 'picture_name', 'share_of_pictures',
-           'choose_id_column', 'holds_flags', 'choose_genre_column', 'other_genre_column', 'clean_ids', 'Table',
-           'check_genres', 'read_table', 'Labels', 'labels_of', 'tables_in', 'find_tables', 'about_tables',
-           'find_pictures', 'Annotations', 'merge_rows', 'drop_some_genres', 'join_tables', 'describe_reading',
-           'picture_hint', 'read_rows', 'read_annotations', 'PosterError', 'refusal', 'to_rgb', 'complaint', 'open_rgb',
-           'decode_poster', 'grey_picture', 'Inspected', 'inspect_picture', 'stamp', 'read_cache', 'write_cache',
-           'inspect_all', 'usable_pictures', 'inspect_pictures', 'wrong_pictures', 'same_picture_findings',
-           'check_pictures', 'check_fractions', 'stratify', 'is_uneven', 'split_posters', 'hash_lines', 'targets_of',
-           'Data', 'drop_unlearnable', 'split_findings', 'make_data', 'load_data', 'audit', 'posters_folder',
+           'ID_NAMES', 'GENRE_NAMES', 'RESERVED', 'LAYOUT', 'SPLITS', 'TABLE_SUFFIXES', 'SPLIT_NAME', 'BLANK_RANGE',
+           'NO_THUMBNAIL', 'VERSION', 'NO_COPIES', 'BLOCK', 'Finding', 'findings_table', 'some', 'AuditError',
+           'stop_if_wrong', 'decode_text', 'check_one_encoding', 'column_separator', 'cells_of_text', 'cell_text',
+           'cells_of_parquet', 'cells_of_excel', 'name_columns', 'read_table_file', 'read_cells', 'parse_list',
+           'item_name', 'list_items', 'split_genres', 'guess_separator', 'unseparated_cells', 'GenreText',
+           'genres_from_text', 'describe_separator', 'ask_for_separator', 'genres_from_flags', 'TableFormat',
+           'plain_name', 'given_column', 'picture_name', 'share_of_pictures', 'choose_id_column', 'holds_flags',
+           'choose_genre_column', 'other_genre_column', 'clean_ids', 'Table', 'check_genres', 'read_table', 'Labels',
+           'labels_of', 'tables_in', 'find_tables', 'about_tables', 'find_pictures', 'Annotations', 'merge_rows',
+           'drop_some_genres', 'join_tables', 'describe_reading', 'picture_hint', 'read_rows', 'read_annotations',
+           'grey_picture', 'Inspected', 'inspect_picture', 'stamp', 'read_cache', 'write_cache', 'inspect_all',
+           'usable_pictures', 'inspect_pictures', 'wrong_pictures', 'same_picture_findings', 'check_pictures',
+           'check_fractions', 'stratify', 'is_uneven', 'split_posters', 'hash_lines', 'targets_of', 'Data',
+           'drop_unlearnable', 'split_findings', 'make_data', 'load_data', 'audit', 'posters_folder',
            'remembered_pictures', 'count_posters', 'AuditReport', 'show_rows', 'audit_folder']
 
 # %% ../nbs/05_annotations.ipynb #63e4da3d
@@ -38,15 +37,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from .config import AuditParams, Params, data_root, nearest, told
 from .copies import THUMBNAIL, find_copies, group_pictures, thumbnail
 from .demo import draw_demo_posters
+from .images import DECODER, ENDINGS, PosterError, list_files, open_rgb, read_file
 from .paths import announced, runs_path, write_json, write_whole
 
 # %% ../nbs/05_annotations.ipynb #f73effcd
@@ -244,7 +244,7 @@ def name_columns(
     return cells.iloc[1:].set_axis(header.to_list(), axis=1).reset_index(drop=True)
 
 
-def read_file(
+def read_table_file(
     path: str | Path,  # CSV, TSV, Parquet or Excel; gzip or not
 ) -> tuple[pd.DataFrame, str]:
     "Return the cells of a table as text, and what is unusual about the file; raise `ValueError`."
@@ -265,7 +265,7 @@ def read_cells(
     path: str | Path,  # a table with a header
 ) -> pd.DataFrame:
     "Return the cells of a table as text; raise `ValueError` if it is not a table."
-    return read_file(path)[0]
+    return read_table_file(path)[0]
 
 # %% ../nbs/05_annotations.ipynb #d1fbce79
 MISSING = frozenset({"", "nan", "none", "null", "<na>", "\\n", "(no genres listed)"})  # what programs write for nothing
@@ -663,7 +663,7 @@ def read_table(
     pictures: Collection[str] = (),  # names of the pictures, without ending
 ) -> Table:
     "Read ids and genres; raise `ValueError` if it is not clear what is meant."
-    name, (cells, file_words) = Path(path).name, read_file(path)
+    name, (cells, file_words) = Path(path).name, read_table_file(path)
     try:
         id_column = choose_id_column(cells, how.id_column, pictures)
         ids, left_off = clean_ids(cells[id_column], pictures)
@@ -780,20 +780,20 @@ def find_pictures(
     top = next((root / name for name in ("Images", "images") if (root / name).is_dir()), None)
     if top is None:
         raise FileNotFoundError(f"There is no folder Images/ in {root}. {LAYOUT}")
-    files = sorted(
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(top, followlinks=True)
-        for name in names
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    )
+    listed = list_files(top)
+    files = [path for path in listed if path.lower().endswith(ENDINGS)]
     pictures: dict[str, str] = {}
     for path in files:
         pictures.setdefault(os.path.splitext(os.path.basename(path))[0], path)
     twice = sorted({*files}.difference(pictures.values()))
-    findings = [
-        Finding("pictures with the name of another", len(twice), some(map(os.path.basename, twice)), "not used")
-    ]
-    return pictures, findings if twice else []
+    findings = []
+    if twice:
+        names = some(map(os.path.basename, twice))
+        findings.append(Finding("pictures with the name of another", len(twice), names, "not used"))
+    if others := sorted({*listed}.difference(files)):
+        names = some(map(os.path.basename, others))
+        findings.append(Finding("files in Images/ without the ending of a picture", len(others), names, "not used"))
+    return pictures, findings
 
 # %% ../nbs/05_annotations.ipynb #facb88d2
 @dataclass(frozen=True, eq=False)
@@ -964,79 +964,6 @@ def read_annotations(
     stop_if_wrong(root, findings)
     return dataclasses.replace(rows, table=table, findings=findings)
 
-# %% ../nbs/05_annotations.ipynb #77b3bbdb
-MAX_PIXELS = 80_000_000  # a larger picture is a mistake or an attack
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-
-
-class PosterError(ValueError):
-    "A picture cannot be used; the message names it and says why."
-
-
-def refusal(
-    image: Image.Image,  # opened, not yet decoded
-) -> str:
-    "Why a picture is not even decoded, or nothing."
-    if image.width * image.height > MAX_PIXELS:
-        return f"has {image.width} x {image.height} pixels; allowed are {MAX_PIXELS:,}"
-    if image.format not in FORMATS:  # some, such as EPS, would start other programs
-        return f"is of the format {image.format}; allowed are {', '.join(FORMATS)}"
-    if image.mode == "F":
-        return "has floating-point pixels, whose black and white are not known; save it with 8 or 16 bits"
-    return ""
-
-
-def to_rgb(
-    image: Image.Image,  # of any mode but F
-) -> Image.Image:
-    "The picture as RGB: 16-bit grey is scaled, and transparency is laid over white."
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).clip(0, 65535) / 257
-        return Image.fromarray(grey.round().astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
-
-# %% ../nbs/05_annotations.ipynb #c49f6f22
-def complaint(
-    error: Exception,  # raised by `open_rgb`
-) -> str:
-    "Why a picture could not be decoded."
-    if isinstance(error, PosterError):
-        return str(error)
-    if isinstance(error, FileNotFoundError):
-        return "does not exist"
-    if isinstance(error, UnidentifiedImageError):
-        return "is empty, or no picture"
-    return f"cannot be decoded ({type(error).__name__}: {error})"
-
-
-def open_rgb(
-    source: str | Path | BinaryIO,  # a path, or an open binary file
-    about: int | None = None,  # pixels: a JPEG may be decoded smaller, no side below this; none: at full size
-    grey: bool = False,  # its colours are not wanted: a JPEG decoded smaller is decoded without them
-) -> Image.Image:
-    "The picture, upright and as RGB; raises `PosterError` with the reason alone, or whatever the decoder raises."
-    with Image.open(source) as image:
-        if refused := refusal(image):
-            raise PosterError(refused)
-        if about:
-            image.draft("L" if grey else None, (about, about))
-        ImageOps.exif_transpose(image, in_place=True)
-        return to_rgb(image)
-
-
-def decode_poster(
-    source: str | Path | BinaryIO,  # a path, or an open binary file
-) -> Image.Image:
-    "The picture, or the first one of an animation, upright and as RGB; raises `PosterError`."
-    name = str(source) if isinstance(source, str | Path) else getattr(source, "name", "The picture given")
-    try:
-        return open_rgb(source)
-    except Exception as error:  # on broken bytes Pillow's decoders raise nearly anything
-        raise PosterError(f"{name} {complaint(error)}. Replace it, or leave it out.") from error
-
 # %% ../nbs/05_annotations.ipynb #4b3c5e83
 BLANK_RANGE = 16  # of 255: darkest to lightest grey of a picture that shows nothing
 
@@ -1064,12 +991,12 @@ def inspect_picture(
 ) -> Inspected:
     "Reads and decodes one picture; a fault is returned, not raised."
     try:
-        content = Path(path).read_bytes()
+        content = read_file(path)
         grey = grey_picture(content)
+    except PosterError as error:
+        return Inspected(str(error))
     except Exception as error:  # decoders raise whatever they like at bytes made up or cut off
-        known = {UnidentifiedImageError: "not a picture", Image.DecompressionBombError: "too many pixels"}
-        said = str(error) if isinstance(error, PosterError) else f"unreadable, {type(error).__name__}"
-        return Inspected(known.get(type(error), "cut off" if "truncated" in str(error) else said))
+        return Inspected("cut off" if "truncated" in str(error) else f"unreadable, {type(error).__name__}")
     darkest, lightest = grey.getextrema()
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     return Inspected("blank" if lightest - darkest < BLANK_RANGE else "", digest, thumbnail(grey))
@@ -1082,12 +1009,12 @@ NO_COPIES = np.empty((0, 2), dtype="<U32")
 def stamp(
     path: str,  # a file
 ) -> str:
-    "Its size and time of change; another stamp means another picture."
+    "The decoder's version, size and time of change; another stamp means another picture."
     try:
         about = os.stat(path)
     except OSError:
         return ""
-    return f"{about.st_size}:{about.st_mtime_ns}"
+    return f"{DECODER}:{about.st_size}:{about.st_mtime_ns}"
 
 
 def read_cache(
@@ -1330,6 +1257,7 @@ class Data:
     split_hash: str  # of ids by split, and the list of genres: SHA-256
     reading: str = ""  # how the tables were read, in a line
     posters: Any = None  # the decoded pictures, a `postergenre.cache.CachedPosters`, where they are kept
+    lost: Any = None  # those that became unreadable during a run, a `postergenre.cache.LostPosters`
 
     def __repr__(self) -> str:
         posters = ", ".join(f"{len(getattr(self, split)):,} {split}" for split in SPLITS)

@@ -25,7 +25,7 @@ from IPython.display import HTML, display
 from torch import nn
 
 from .checkpoints import Storage, plain_state, versions
-from .config import ConfigError, Params, nearest
+from .config import ConfigError, Params, any_case, nearest
 from .metrics import METRICS
 from .models import freeze
 from .paths import project_root, write_whole
@@ -353,8 +353,8 @@ CALLBACKS = {"freeze": Freeze, "early_stopping": EarlyStopping, "checkpoints": C
 
 def _callback_class(name: str) -> type:
     "A built-in callback by name, a user's own by import path."
-    if name in CALLBACKS:
-        return CALLBACKS[name]
+    if (known := any_case(name, CALLBACKS)) in CALLBACKS:
+        return CALLBACKS[known]
     module_name, _, class_name = name.rpartition(".")
     if not module_name:
         raise ConfigError(

@@ -289,24 +289,46 @@ class LaterParams(Schema):
 class Params(LaterParams, TrainingParams, ModelParams, InputParams, DataParams):
     "An experiment: one file for `train`, `lr_find`, `swa` and `to_torchscript`; each job reads its part."
 
-
+# %% ../nbs/01_config.ipynb #4d0a7be5
 class PredictParams(Schema):
     "The job `predict`."
 
     model: str | None = parameter(
         None, "an exported .ts, .pt2 or .onnx, or a checkpoint .pth; none: that of the smoke run", min_length=1
     )
-    images: str | None = parameter(None, "folder of pictures; none: demo posters", min_length=1)
-    output: str = parameter("predictions.csv", "where the table is written", min_length=1)
-    overwrite: Flag = parameter(False, "replace an output that exists")
+    images: str | None = parameter(
+        None, "folder, or list of images (.csv, .txt, .parquet); a path or a URL; none: demo posters", min_length=1
+    )
+    path_column: str | None = parameter(
+        None, "column of the list that holds the paths; none: `path`, or the only one", min_length=1
+    )
+    output: str = parameter(
+        "predictions.csv", "where the table is written; a name in .parquet: a folder of Parquet shards", min_length=1
+    )
+    overwrite: Flag = parameter(False, "replace an output that exists, or an unfinished one of other parameters")
+    shard: list[int] | None = parameter(
+        None, "[i, n]: only the i-th of n equal parts, so that n machines share the images; none: all"
+    )
+    shard_size: int = parameter(
+        4096, "in each shard; a killed job resumes after its last complete shard", "images", ge=1
+    )
     batch_size: int | None = parameter(None, "of each step; none: chosen for the machine", "posters", ge=1)
-    num_workers: int | None = parameter(None, "loader processes; none: chosen for the machine", "processes", ge=0)
+    num_workers: int | None = parameter(
+        None, "decoding threads, or loader processes beside a GPU; none: chosen for the machine", "workers", ge=0
+    )
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = parameter(
         "auto", "precision on a GPU; auto: bf16 if it computes in it; a CPU predicts in float32"
     )
-    n_shown: int = parameter(12, "posters in the grid at the end", "posters", ge=0)
+    n_shown: int = parameter(12, "posters in the table and the grid at the end", "posters", ge=0)
 
+    @field_validator("shard")
+    @classmethod
+    def _one_of_n(cls, value: list[int] | None) -> list[int] | None:
+        if value is not None and not (len(value) == 2 and 1 <= value[0] <= value[1]):
+            raise ValueError("[i, n] with i from 1 to n, such as [2, 4] for the second of four parts")
+        return value
 
+# %% ../nbs/01_config.ipynb #5e1b8cf6
 class PickParams(Schema):
     "The notebook `pick_lr`."
 
@@ -363,7 +385,7 @@ class TryParams(Schema):
     "The page `try_it`."
 
     model: str | None = parameter(
-        None, "an exported .ts, or a checkpoint .pth; none: that of the smoke run", min_length=1
+        None, "an exported .ts, .pt2 or .onnx, or a checkpoint .pth; none: that of the smoke run", min_length=1
     )
     examples: str | None = parameter(None, "folder of pictures to choose from; none: demo posters", min_length=1)
     largest_upload: Number = parameter(20, "what an uploaded picture may have", "MB", gt=0, le=100)

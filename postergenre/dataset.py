@@ -23,8 +23,8 @@ from PIL import Image
 from pydantic import ValidationError
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
-from .annotations import decode_poster
-from .config import ConfigError, nearest
+from .config import ConfigError, any_case, nearest
+from .images import decode_poster
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news at import
 import albumentations as A
@@ -102,6 +102,7 @@ def name_and_arguments(
 ) -> tuple[str, dict[str, Any]]:
     "A recipe's item taken apart; raises `ConfigError`."
     name, arguments = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (item, None)
+    name = any_case(name, TRANSFORMS) if isinstance(name, str) else name
     if isinstance(arguments, list) and name in GROUPS:
         arguments = {"transforms": arguments}
     if not isinstance(name, str) or not isinstance(arguments, dict | None):

@@ -36,11 +36,8 @@ from postergenre.annotations import (
     SPLITS,
     STOPS,
     AuditError,
-    PosterError,
     TableFormat,
-    complaint,
     inspect_pictures,
-    open_rgb,
     posters_folder,
     read_rows,
     remembered_pictures,
@@ -56,6 +53,7 @@ from postergenre.dataset import (
     load_poster,
     name_and_arguments,
 )
+from .images import PosterError, describe_error, open_rgb
 from .plots import compact, genre_colors, new_figure
 from .sampler import order_of_pass
 from .training import load_run_data
@@ -278,7 +276,7 @@ def read_thumbnail(
         image.thumbnail((2 * size[0], 2 * size[1]))
         image.save(small, "JPEG", quality=80)
     except Exception as error:  # decoders raise whatever they like at bytes made up or cut off
-        return Thumbnail(b"", complaint(error))
+        return Thumbnail(b"", describe_error(error))
     return Thumbnail(small.getvalue())
 
 # %% ../nbs/28_explore.ipynb #4bd5440a

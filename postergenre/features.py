@@ -25,7 +25,7 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 
-from .cache import Rows, RowWriter, announced, cached_rows, stamps_of
+from .cache import FITTED, Rows, RowWriter, announced, cached_rows, stamps_of
 from .dataset import PosterDataset, make_loader
 from .inference import MANY, compile_network
 from .models import PosterClassifier
@@ -112,7 +112,7 @@ def features_name(
     "The name of an entry of the cache, with a hash of all that its content depends on."
     packages = {name: version(name) for name in ("torch", "openvino", "timm", "albumentations", "numpy", "pillow")}
     recipe = dataset.augmentation.to_dict() if dataset.augmentation else None
-    given = [RECIPE, settings, packages, cv2.__version__, recipe, views, dataset.seed]
+    given = [RECIPE, FITTED, settings, packages, cv2.__version__, recipe, views, dataset.seed]
     known = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode())
     known.update(b"\0".join(dataset.paths.tolist()))
     known.update(stamps_of([path.decode("utf-8", "surrogateescape") for path in dataset.paths]).tobytes())

@@ -24,7 +24,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from .annotations import PosterError, decode_poster
+from .images import PosterError, decode_poster
 from .metrics import METRICS, decide, digits_apart
 
 # %% ../nbs/14_plots.ipynb #0ed71e24

@@ -32,10 +32,10 @@ from google.protobuf.message import DecodeError
 from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 
-from .annotations import decode_poster
 from .checkpoints import load_checkpoint, model_of, versions
 from .config import ConfigError, Params
 from .dataset import PosterDataset
+from .images import decode_poster
 from .inference import quiet_tracing
 from .models import PosterClassifier
 from .paths import write_json, write_whole

@@ -20,7 +20,6 @@ import shutil
 import time
 import warnings
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .annotations import Data, TableFormat, load_data, posters_folder, remembered_pictures, some, targets_of
-from .cache import cached_posters, load_patiently
+from .cache import LostPosters, cached_posters, load_with_retry
 from .callbacks import SUMMARY, Evaluation, Run, create_callbacks
 from .checkpoints import find_checkpoint, load_checkpoint, load_plain, model_of, versions
 from postergenre.config import (
@@ -178,12 +177,12 @@ def load_run_data(
         cache=remembered_pictures(root),
         how=TableFormat(params.id_column, params.genre_column, params.genre_separator),
     )
+    paths = [*data.train["path"], *data.valid["path"], *data.test["path"]]
     if not params.cache:
-        return data
-    paths = chain(data.train["path"], data.valid["path"], data.test["path"])
+        return dataclasses.replace(data, lost=LostPosters(paths))
     limit = int(params.cache_limit * 1e9)
     posters = cached_posters(cache_folder(params), paths, params.img_size, params.squash, limit)
-    return dataclasses.replace(data, posters=posters)
+    return dataclasses.replace(data, posters=posters, lost=posters.lost if posters else LostPosters(paths))
 
 
 def dataset_of(
@@ -198,7 +197,7 @@ def dataset_of(
     augmentation = build_augmentation(params.augmentations, img_size) if augmented else None
     targets = targets_of(frame, data.genres)
     dataset = PosterDataset(frame["path"].to_numpy(), targets, img_size, params.squash, augmentation, params.seed)
-    decode = partial(load_patiently, img_size=img_size, squash=params.squash)
+    decode = partial(load_with_retry, img_size=img_size, squash=params.squash, lost=data.lost)
     dataset.load = decode if data.posters is None else data.posters.load
     return dataset
 
@@ -796,6 +795,7 @@ def summarise(
                 "start": run.start,
                 "precision": run.accelerator.mixed_precision,
                 "stored_features": stored,
+                "lost_posters": run.data.lost.share if run.data.lost else 0.0,
                 "valid_metric": run.params.valid_metric,
                 **metrics,
                 "genres": genres,

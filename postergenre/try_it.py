@@ -9,7 +9,6 @@ __all__ = ['HEIGHT', 'POSTER', 'ROW', 'checkpoint_of', 'Judge', 'load_judge', 'r
 # %% ../nbs/31_try_it.ipynb #d6382611
 import hashlib
 import io
-import warnings
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -20,16 +19,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .annotations import PosterError, complaint, open_rgb
 from .checkpoints import load_checkpoint, model_of
 from .config import ConfigError, Params, TryParams
 from .dataset import crop_box, fit_poster
 from .explain import grad_cam, overlay
+from .images import ENDINGS, FORMATS, PosterError, describe_error, open_rgb
 from .metrics import digits_apart
 from .models import PosterClassifier
 from .paths import resolve_path
 from .plots import genre_colors, shorten, thumbnail
-from .predict import ENDINGS, Predictor, demo_pictures, find_model, load_predictor, pictures_in, printable
+from .predict import Predictor, demo_pictures, find_model, load_predictor, pictures_in, printable
 from .torchscript import export_run, read_notes
 
 # %% ../nbs/31_try_it.ipynb #d647b9ac
@@ -101,11 +100,9 @@ def read_picture(
 ) -> Image.Image:
     "The picture, upright and as RGB; raises `PosterError` with a sentence for people."
     try:
-        with warnings.catch_warnings():  # of its size, which is refused with a sentence
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return open_rgb(source)
+        return open_rgb(source)
     except Exception as error:  # on broken bytes Pillow's decoders raise nearly anything
-        raise PosterError(f"{shorten(name, 60)} {complaint(error)}. Give another picture.") from None
+        raise PosterError(f"{shorten(name, 60)} {describe_error(error)}. Give another picture.") from None
 
 
 def read_upload(
@@ -234,7 +231,7 @@ class TryPage(ipywidgets.VBox):
         )
         options = [("choose an example", "")] + [(printable(path.name), path) for path in examples]
         self.example = ipywidgets.Dropdown(options=options, description="or")
-        limits = ipywidgets.HTML(f"<span>{', '.join(ENDINGS)}; {largest:g} MB at most; nothing is stored</span>")
+        limits = ipywidgets.HTML(f"<span>{', '.join(FORMATS)}; {largest:g} MB at most; nothing is stored</span>")
         self.message, self.table = ipywidgets.HTML(), ipywidgets.HTML()
         self.poster = ipywidgets.Image(format="png", layout=POSTER)
         self.where = WherePanel(judge)

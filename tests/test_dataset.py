@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from postergenre.annotations import PosterError
 from postergenre.dataset import PosterDataset, build_augmentation, make_loader, start_worker
 from postergenre.demo import DEMO_GENRES, draw_poster
+from postergenre.images import PosterError
 from postergenre.sampler import IterationSampler
 
 SIZE = (72, 48)

@@ -11,9 +11,9 @@ import pytest
 from conftest import SMALL
 
 from postergenre import cache
-from postergenre.annotations import PosterError
 from postergenre.config import make_params
 from postergenre.demo import draw_demo_posters
+from postergenre.images import PosterError
 from postergenre.lr_finder import find_lr
 from postergenre.training import fit, prepare, release, train
 
