@@ -322,12 +322,13 @@ class Progress(Callback):
         now = time.monotonic()
         if self.handle and now - self.shown_at >= self.interval:
             self.shown_at = now
-            per_second = batch * run.params.batch_size / (now - self.epoch_started)
-            steps = run.schedule.steps_per_epoch
+            elapsed, steps = now - self.epoch_started, run.schedule.steps_per_epoch
+            processes = run.accelerator.num_processes if run.accelerator else 1
             self._show(
                 run,
                 f"epoch {run.epoch + 1} of {run.params.n_epochs}, batch {batch} of {steps}, "
-                f"{per_second:.0f} posters/s, {(steps - batch) * run.params.batch_size / per_second:.0f} s to go",
+                f"{batch * run.params.batch_size * processes / elapsed:.0f} posters/s, "
+                f"{(steps - batch) * elapsed / batch:.0f} s to go",
             )
 
     def on_epoch_end(self, run: Run) -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from .config import ConfigError
-from .models import PosterClassifier, create_model
+from .models import PosterClassifier, check_finite, create_model
 from .paths import resolve_path, runs_path, write_json, write_whole
 
 # %% ../nbs/15_checkpoints.ipynb #475d84c3
@@ -82,6 +82,7 @@ def load_checkpoint(
     content = load_plain(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ConfigError(f"{path} is no checkpoint of this project: it does not say {FORMAT!r}.")
+    check_finite(path, content["model"])
     return content
 
 

@@ -75,6 +75,7 @@ from .report import markdown
 from .torchscript import chosen_weights, read_thresholds
 from postergenre.training import (
     check_data,
+    check_single_process,
     create_accelerator,
     dataset_of,
     evaluate,
@@ -763,6 +764,7 @@ def score_run(
     """Evaluates one model of a finished run without pictures, and keeps the thresholds in it if asked to.
 
     `ConfigError` where it cannot, and in a job where an evaluation of something else would be replaced."""
+    check_single_process("evaluate")
     run = open_finished(params.experiment_name, params.weights)
     valid = scores_of_split(run, "valid")
     shown = valid if params.split == "valid" else scores_of_split(run, params.split)

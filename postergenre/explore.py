@@ -616,9 +616,11 @@ def draws_of(
     n: int,  # of them
     seed: int,  # of the run
     passes: Sequence[int],  # over the training posters, from 0
+    batch_size: int,  # number of posters per batch, which holds a poster once
 ) -> list[int]:
-    "The draws that are this poster, one in each pass."
-    return [number * n + int(np.flatnonzero(order_of_pass(number, n, seed) == index)[0]) for number in passes]
+    "Return the draws that are this poster, one in each pass."
+    orders = (order_of_pass(number, n, seed, min(batch_size, n)) for number in passes)
+    return [number * n + int(np.flatnonzero(order == index)[0]) for number, order in zip(passes, orders, strict=True)]
 
 
 def augmented_views(
@@ -675,7 +677,7 @@ class TrainingViews:
             raise ConfigError(f"There is no {'poster' if row is None else 'picture of'} {name!r}. {known}")
         draws, which = list(passes), "no training poster, so no run augments it; it would look like this"
         if self.posters.splits[row] == "train":
-            draws = draws_of(self.train.index(row), len(self.train), self.params.seed, passes)
+            draws = draws_of(self.train.index(row), len(self.train), self.params.seed, passes, self.params.batch_size)
             which = f"this poster in passes {passes[0] + 1} to {passes[-1] + 1} over the training posters"
             if self.params.feature_views and self.params.cache:
                 which += "; while only the head learns, stored views with other draws take their place"

@@ -7,8 +7,8 @@ __all__ = ['PACKAGES', 'SET_ELSEWHERE', 'HEAD_NORMS', 'SMALLEST_FOR_AMX', 'HEAD_
            'pair_weights', 'load_packaged', 'WeightsNotFound', 'cached_weights', 'hub_answers', 'ways_out',
            'load_from_hub', 'create_backbone', 'explain_kwargs', 'feature_width', 'SoftRoot', 'create_head',
            'prior_logits', 'best_precision', 'keep_freed_memory', 'Float32Depthwise', 'normalise', 'PosterClassifier',
-           'create_model', 'freeze', 'unfreeze', 'find_part', 'parts_table', 'clean_names', 'match_head', 'heads_fit',
-           'load_weights']
+           'create_model', 'freeze', 'unfreeze', 'find_part', 'parts_table', 'not_finite', 'check_finite',
+           'clean_names', 'match_head', 'heads_fit', 'load_weights']
 
 # %% ../nbs/09_models.ipynb #707cef14
 import ctypes
@@ -490,6 +490,26 @@ def parts_table(
                 }
             )
     return pd.DataFrame(rows).set_index("part")
+
+# %% ../nbs/09_models.ipynb #5f1e0c22
+def not_finite(
+    state: dict[str, torch.Tensor],
+) -> list[str]:
+    "Return the names of the tensors that hold infinity or NaN."
+    return [name for name, value in state.items() if not value.isfinite().all()]
+
+
+def check_finite(
+    source: str | Path,  # file that the weights come from
+    state: dict[str, torch.Tensor],
+) -> None:
+    "Raise `ConfigError` if a weight is infinite or NaN."
+    wrong = not_finite(state)
+    if wrong:
+        raise ConfigError(
+            f"{source} holds weights that are infinite or NaN, in {len(wrong)} of {len(state)} tensors (first: "
+            f"{wrong[0]}). The training that wrote it diverged. Give another file, or train it again."
+        )
 
 # %% ../nbs/09_models.ipynb #21f21f57
 HEAD_ROWS = ("head.linear.weight", "head.linear.bias")

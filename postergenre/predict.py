@@ -66,6 +66,7 @@ from postergenre.torchscript import (
     load_torchscript,
     read_notes,
 )
+from .training import check_single_process
 
 # %% ../nbs/22_predict.ipynb #0aa4d7db
 @dataclass(frozen=True)
@@ -164,6 +165,8 @@ def load_predictor(
             module, device = compile_onnx(path), torch.device("cpu")
         else:
             module = {".ts": load_torchscript, ".pt2": load_program}[path.suffix](path, device)
+    except ConfigError:
+        raise
     except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise ConfigError(
             f"`model`: {path.name} is damaged, or was written by another version of torch: {str(error).splitlines()[0]}"
@@ -884,6 +887,7 @@ def predict_folder(
     params: PredictParams,
 ) -> Predictions:
     "Predict a folder or a list and write the table; raises `FileNotFoundError` or `ConfigError` before any work."
+    check_single_process("predict")
     if params.images and not params.model:
         raise ConfigError(
             f"`images`: given {params.images}, but no `model`; that of the smoke run is for demo posters alone. Give a "

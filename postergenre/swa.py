@@ -35,6 +35,7 @@ from .paths import write_json
 from .sampler import IterationSampler
 from postergenre.training import (
     check_data,
+    check_single_process,
     create_accelerator,
     dataset_of,
     evaluate,
@@ -192,6 +193,7 @@ def average_run(
     params: Params,
 ) -> Averaging:
     "Averages the stored checkpoints of a finished run and writes `model.swa.pth` and, last, `swa.json`."
+    check_single_process("swa")
     folder, trained, _ = finished_run(params)
     paths = stored_checkpoints(folder)[: params.swa_checkpoints]
     if len(paths) < 2:

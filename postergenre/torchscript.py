@@ -37,9 +37,9 @@ from .config import ConfigError, Params
 from .dataset import PosterDataset
 from .images import decode_poster
 from .inference import quiet_tracing
-from .models import PosterClassifier
+from .models import PosterClassifier, check_finite
 from .paths import write_json, write_whole
-from .training import check_data, finished_run, load_run_data, lock_run
+from .training import check_data, check_single_process, finished_run, load_run_data, lock_run
 
 # %% ../nbs/21_torchscript.ipynb #d9ff0196
 def middle(
@@ -193,7 +193,9 @@ def load_torchscript(
 ) -> Callable[[Tensor], Tensor]:
     "Images (batch, 3, height, width) uint8 on the device -> scores (batch, genres)."
     with quiet_tracing():
-        return torch.jit.load(source if isinstance(source, io.BytesIO) else str(source), map_location=device)
+        module = torch.jit.load(source if isinstance(source, io.BytesIO) else str(source), map_location=device)
+    check_finite(source if isinstance(source, Path) else "The file", module.state_dict())
+    return module
 
 
 def load_program(
@@ -202,6 +204,7 @@ def load_program(
 ) -> Callable[[Tensor], Tensor]:
     "Images (batch, 3, height, width) uint8 on the device -> scores (batch, genres)."
     program = torch.export.load(source)
+    check_finite(source if isinstance(source, Path) else "The file", program.state_dict)
     if torch.device(device).type != "cpu":
         program = move_to_device_pass(program, str(device))
     return program.module()
@@ -231,6 +234,8 @@ def _read_onnx_notes(
             raise ConfigError(
                 f"{path.name} is damaged: its graph or weights are not those that were written. Export the run again."
             )
+        weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        check_finite(path, {name: torch.from_numpy(value.copy()) for name, value in weights.items()})
         return {Path(note).stem: json.loads(texts[Path(note).stem]) for note in NOTES}
     except ConfigError:
         raise
@@ -486,6 +491,7 @@ def export_run(
     params: Params,
 ) -> Export:
     "Write the three files and, last, `export.json` of a finished run; return an export that is there already."
+    check_single_process("to_torchscript")
     folder, trained, _ = finished_run(params)
     with lock_run(folder):
         weights = chosen_weights(folder, params.export_weights)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import ROOT, SMALL
 
 from postergenre import config
@@ -57,18 +58,22 @@ def test_the_command_line_fails_with_the_sentence_and_no_run(papermill, runs):
     assert not (runs / "typo").exists()
 
 
-def test_a_batch_of_one_poster_says_what_batch_norm_needs(runs, monkeypatch):
-    import torch
-    from torch import nn
+def test_a_batch_of_one_poster_is_refused_before_any_work(runs, monkeypatch):
+    from postergenre.training import check_batch_norm, prepare
 
-    from postergenre.training import forward
-
-    run = SimpleNamespace(network=nn.BatchNorm1d(3).train(), params=config.Params())
+    monkeypatch.setenv("RUNS_PATH", str(runs))
+    monkeypatch.delenv("ROOT_PATH", raising=False)
+    tiny = {**SMALL, "experiment_name": "one_poster", "img_size": [32, 32], "batch_size": 1, "pretrained": False}
     with pytest.raises(
-        config.ConfigError, match="`batch_size`: given 32; allowed for tf_efficientnet_lite0: at least 2"
+        config.ConfigError, match="`batch_size`: given 1; allowed for tf_efficientnet_lite0: at least 2"
     ):
-        forward(run, torch.zeros(1, 3))
-    assert forward(run, torch.zeros(2, 3)).shape == (2, 3)
+        prepare(config.make_params(tiny))
+    assert {path.name for path in (runs / "one_poster").iterdir()} <= {".lock"}
+    frozen = {**tiny, "callbacks": ["freeze"], "experiment_name": "one_poster_frozen"}  # batch norm is at rest
+    run = prepare(config.make_params(frozen))
+    statistics = run.model.state_dict()["backbone.bn1.running_mean"].clone()
+    check_batch_norm(run.model, run.params)
+    assert torch.equal(run.model.state_dict()["backbone.bn1.running_mean"], statistics)  # the try left no trace
 
 
 def test_a_genre_that_all_posters_have_is_named():
