@@ -12,7 +12,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,7 +26,7 @@ from torch.utils.data import Dataset, Sampler
 
 from .cache import FITTED, Rows, RowWriter, announced, cached_rows, stamps_of
 from .dataset import PosterDataset, make_loader
-from .inference import MANY, compile_network
+from .inference import MANY, inference_precision, network_for
 from .models import PosterClassifier
 
 # %% ../nbs/17_features.ipynb #6ba6f3a8
@@ -145,9 +144,7 @@ def feature_network(
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     "Return the network up to its head: compiled for many images on a CPU, otherwise as it is."
     features = _Features(model.eval().to(accelerator.device))
-    if accelerator.device.type == "cpu" and n >= MANY:
-        return compile_network(features, img_size)
-    return features
+    return network_for(n, features, torch.empty(1, 3, *img_size, dtype=torch.uint8, device=accelerator.device))
 
 
 @torch.inference_mode()
@@ -165,7 +162,7 @@ def write_features(
     loader = make_loader(dataset, batch_sampler=sampler, num_workers=num_workers)
     row = 0
     for images, _, _ in announced(loader, len(dataset) * views, "pictures through the backbone", batch_size):
-        with nullcontext() if accelerator.device.type == "cpu" else accelerator.autocast():
+        with inference_precision(accelerator):
             features = network(images.to(accelerator.device, non_blocking=True))
         for values in features.float().cpu().numpy():
             writer[row] = values

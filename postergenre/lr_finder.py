@@ -87,7 +87,7 @@ def range_test(
             images, targets, _ = next(batches)
             with run.accelerator.autocast():
                 logits = run.network(images)
-            loss = run.loss(logits, targets)
+            loss = run.loss(logits.float(), targets)
             value = run.accelerator.reduce(loss.detach(), reduction="mean").item()
             if not math.isfinite(value):
                 break

@@ -56,6 +56,7 @@ from postergenre.config import (
 )
 from .dataset import PosterDataset, build_augmentation, make_loader
 from .features import StoredFeatures, only_head_learns, stored_features
+from .inference import inference_precision, network_for
 from .losses import balanced_pos_weight, create_loss
 from postergenre.metrics import (
     METRICS,
@@ -514,6 +515,8 @@ def add_training(
         make_loader(train, batch_sampler=run.sampler, num_workers=workers),
         make_loader(valid, batch_size=2 * params.batch_size, num_workers=workers),
     )
+    # the forward that Accelerate puts into the model would round in evaluation, too, and in every copy of the model
+    accelerator.unwrap_model(run.network, keep_fp32_wrapper=False)
     if state and state["stored"] != (run.stored is not None):
         raise ConfigError(
             f"runs/{run.folder.name} was begun on {'stored features' if state['stored'] else 'pictures'}, and would go "
@@ -712,7 +715,7 @@ def train_epoch(
         set_lr(run.optimizer, run.schedule.lr(run.step))
         with run.accelerator.autocast():
             logits = run.network(images)
-        loss = run.loss(logits, targets)
+        loss = run.loss(logits.float(), targets)
         losses.append(loss.detach())
         if len(losses) == interval:
             means += mean_losses(run, losses, batch)
@@ -739,12 +742,13 @@ def evaluate(
     loss: nn.Module,
     accelerator: Accelerator,
 ) -> Evaluation:
-    "The model in eval mode on all posters of a loader, from all processes."
+    "Evaluate the model in eval mode on all posters of a loader, from all processes."
     model.eval()
-    logits, targets = [], []
+    network, logits, targets = None, [], []
     for images, wanted, _ in loader:
-        with accelerator.autocast():
-            given = model(images)
+        network = network_for(len(loader.dataset), model, images) if network is None else network
+        with inference_precision(accelerator):
+            given = network(images)
         given, wanted = accelerator.gather_for_metrics((given.float(), wanted))
         logits.append(given)
         targets.append(wanted)
