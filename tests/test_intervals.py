@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from interval_coverage import GENRES, PREVALENCE, SKILL, coverage, draw, true_ap
+from interval_coverage import GENRES, PREVALENCE, SKILL, coverage, draw, noise, true_ap
 
 from postergenre.metrics import average_precision, confidence_interval, genre_spread, paired_difference, rank_posters
 
@@ -26,6 +26,17 @@ def test_the_percentiles_of_a_bootstrap_do_not():
     held = coverage(200, repetitions=100, n_resamples=100, seed=3)
     assert held.loc["macro AP, 5 to 50%", "percentile"] < 85 < 90 < held.loc["macro AP, 5 to 50%", "ours"]
     assert held.loc["macro AP, 5%", "basic"] < 92
+
+
+def test_genres_that_barely_count_do_not_raise_an_average():
+    "With 5 % of 200 posters, a genre counts if it has as many positives as are due, or more: its AP is too high."
+    rng, truth, held = np.random.default_rng(4), true_ap(np.array([0.05]), np.array([1.1]))[0], []
+    for _ in range(200):
+        targets = (noise(200, 0.2, rng) > 1.645).astype(float)
+        scores = 1 / (1 + np.exp(-1.1 * targets - noise(200, 0.3, rng)))
+        found = confidence_interval(targets, scores, GENRES)
+        held.append(found["low"] <= truth <= found["high"])
+    assert np.mean(held) > 0.86, np.mean(held)
 
 
 def test_six_positives_give_an_interval_that_ap_can_reach():
