@@ -20,6 +20,6 @@ setup(
     python_requires=f">={settings['min_python']}",
     packages=find_packages(include=[settings["lib_path"], f"{settings['lib_path']}.*"]),
     install_requires=shlex.split(settings["requirements"]),
-    extras_require={name: shlex.split(settings[f"{name}_requirements"]) for name in ("dev", "s3")},
+    extras_require={name: shlex.split(settings[f"{name}_requirements"]) for name in ("dev", "s3", "int8")},
     entry_points={"nbdev": [f"{settings['lib_path']}={settings['lib_path']}._modidx:d"]},
 )

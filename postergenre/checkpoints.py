@@ -79,9 +79,12 @@ def load_checkpoint(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}. Train it first, or correct the name.")
-    content = load_plain(path)
+    content = None if path.suffix == ".safetensors" else load_plain(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ConfigError(f"{path} is no checkpoint of this project: it does not say {FORMAT!r}.")
+        raise ConfigError(
+            f"{path} is no checkpoint of this project: it does not say {FORMAT!r}. Weights from elsewhere belong "
+            "in `pretrained_file`."
+        )
     check_finite(path, content["model"])
     return content
 

@@ -85,7 +85,7 @@ def _convert(
             network = torch.jit.trace(network, images, check_trace=False)
         return openvino.convert_model(network, example_input=images, input=[(shape, openvino.Type.u8)])
 
-
+# %% ../nbs/10_inference.ipynb #6a38f18d
 @functools.cache  # a training run compiles its network after each epoch
 def _print_once(line: str) -> None:
     print(line)
@@ -112,7 +112,7 @@ def compile_network(
         return network
     return compiled
 
-
+# %% ../nbs/10_inference.ipynb #4e31337f
 def network_for(
     n: int,  # number of images that will go through it
     network: nn.Module,  # in eval mode: uint8 images to outputs (n, width)
@@ -131,7 +131,7 @@ def inference_precision(
 
 
 def compile_onnx(
-    file: Path,  # `model.onnx` of an export
+    file: Path | bytes,  # `model.onnx` of an export, or its content
 ) -> CompiledNetwork:
     "Return the network of an ONNX file for images of any size; raise RuntimeError if OpenVINO cannot read it."
     return CompiledNetwork(openvino.Core().read_model(file))

@@ -5,10 +5,14 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'SET_ELSEWHERE', 'HEAD_NORMS', 'SMALLEST_FOR_AMX', 'HEAD_ROWS', 'check_model_name', 'packaged_weights',
            'pair_weights', 'load_packaged', 'WeightsNotFound', 'cached_weights', 'hub_answers', 'ways_out',
-           'load_from_hub', 'create_backbone', 'explain_kwargs', 'feature_width', 'SoftRoot', 'create_head',
-           'prior_logits', 'best_precision', 'keep_freed_memory', 'Float32Depthwise', 'normalise', 'PosterClassifier',
-           'create_model', 'freeze', 'unfreeze', 'find_part', 'parts_table', 'not_finite', 'check_finite',
-           'clean_names', 'match_head', 'heads_fit', 'load_weights']
+           'load_from_hub', 'check_rate', 'build_network', 'create_backbone', 'reason_of', 'takes_size', 'explain_size',
+           'explain_failure', 'feature_width', 'SoftRoot', 'create_head', 'prior_logits', 'best_precision',
+           'keep_freed_memory', 'Float32Depthwise', 'normalise', 'to_channels_last', 'refresh', 'PosterClassifier',
+           'backbone_kwargs', 'create_model', 'freeze', 'unfreeze', 'find_part', 'parts_table', 'not_finite',
+           'check_finite', 'clean_names', 'report_table', 'match_head', 'heads_fit', 'load_weights', 'fits', 'convert',
+           'resample', 'bound_to_size', 'move_to_size', 'resampled_rows', 'resample_weights', 'load_stage',
+           'describe_unreadable', 'read_weights', 'without_prefix', 'fit_foreign', 'foreign_rows',
+           'load_pretrained_file']
 
 # %% ../nbs/09_models.ipynb #707cef14
 import ctypes
@@ -16,10 +20,16 @@ import difflib
 import importlib.util
 import inspect
 import platform
+import re
 import socket
+import sys
+import traceback
+import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +43,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from .config import ConfigError, nearest
+from .paths import resolve_path
 
 # %% ../nbs/09_models.ipynb #2d8c73a8
 def check_model_name(
@@ -155,7 +166,8 @@ def ways_out(
     return WeightsNotFound(
         f"No pretrained weights for {model_name}: {reason}. Without a network: {install}. "
         "With one: run once while connected, or copy the Hugging Face cache of a connected machine (HF_HOME) here. "
-        "Or start without them: `pretrained: false`, or your own file as `checkpoint_name` beside it."
+        "Or give a file of weights, `.safetensors` or a timm state dict, as `pretrained_file`; or start without any: "
+        "`pretrained: false`."
     )
 
 
@@ -183,69 +195,135 @@ SET_ELSEWHERE = {
     "num_classes": "the genres of the data",
     "img_size": "the parameter img_size",
     "pretrained": "the parameter pretrained",
-    "checkpoint_path": "the parameter checkpoint_name",
+    "checkpoint_path": "the parameter pretrained_file",
     "in_chans": "posters have three channels",
     "features_only": "the head needs pooled features",
 }
 
 
+def check_rate(
+    name: str,  # of the argument
+    value: Any,  # as given
+) -> None:
+    "Raise `ValueError` if a rate of `model_kwargs` is not a number from 0 and below 1."
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"{name} of model_kwargs is {value!r}, but must be a number from 0 and below 1.")
+
+
+def build_network(
+    model_name: str,  # a name of timm
+    img_size: Sequence[int],  # height and width of the input, pixels; passed on if the network is built for one size
+    timm_kwargs: dict[str, Any],  # passed to timm
+    build: Callable[..., nn.Module] = timm.create_model,
+) -> nn.Module:
+    "Return a network that ends in pooled features; raise whatever timm raises."
+    config = timm.get_pretrained_cfg(model_name) if ":" not in model_name else None
+    sized = {"img_size": tuple(img_size)} if config is not None and config.fixed_input_size else {}
+    return build(model_name, num_classes=0, **sized, **timm_kwargs)
+
+# %% ../nbs/09_models.ipynb #6a2c0921
 def create_backbone(
     model_name: str,  # a name of timm
-    img_size: Sequence[int],  # height and width of the input, pixels; told to networks that are built for one size
+    img_size: Sequence[int],  # height and width of the input, pixels
     pretrained: bool = True,  # with ImageNet weights: from a package, the cache, or the hub
     timm_kwargs: dict[str, Any] | None = None,  # passed to timm
 ) -> nn.Module:
-    "A timm network that ends in pooled features; ValueError where name or arguments are wrong."
+    "Return a timm network that ends in pooled features; raise `ValueError` if name, size or arguments are wrong."
     kwargs = dict(timm_kwargs or {})
-    for name in SET_ELSEWHERE.keys() & kwargs.keys():
-        raise ValueError(f"model_kwargs holds {name!r}, which is not set there: {SET_ELSEWHERE[name]}.")
-    config = timm.get_pretrained_cfg(check_model_name(model_name)) if ":" not in model_name else None
-    if config is not None and config.fixed_input_size:
-        kwargs["img_size"] = tuple(img_size)
+    check_model_name(model_name)
+    for name, value in kwargs.items():
+        if name in SET_ELSEWHERE:
+            raise ValueError(f"model_kwargs holds {name!r}, which is not set there: {SET_ELSEWHERE[name]}.")
+        if name.endswith("_rate"):  # timm looks at some of them only when it trains
+            check_rate(name, value)
     file = packaged_weights(model_name) if pretrained else None
     try:
         if pretrained and not file:
-            return load_from_hub(model_name, num_classes=0, **kwargs)
-        network = timm.create_model(model_name, num_classes=0, **kwargs)
+            return build_network(model_name, img_size, kwargs, load_from_hub)
+        network = build_network(model_name, img_size, kwargs)
         if file:
             state = load_packaged(model_name, file).state_dict()
             network.load_state_dict(
                 {name: value for name, value in state.items() if not name.startswith("classifier.")}
             )
         return network
-    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
-        raise ValueError(explain_kwargs(model_name, kwargs, error)) from error
+    except WeightsNotFound:
+        raise
+    except Exception as error:  # a thousand networks fail in many ways
+        raise ValueError(explain_failure(model_name, img_size, kwargs, error)) from error
 
 # %% ../nbs/09_models.ipynb #866da75f
-def explain_kwargs(
+def reason_of(
+    error: Exception,
+) -> str:
+    "Return the first line of an error's message, or the line of code that failed if it has none."
+    text = str(error).strip().partition("\n")[0].rstrip(".")
+    if text and not isinstance(error, KeyError):  # whose message is a name alone
+        return text
+    return f"{type(error).__name__} {text} at `{traceback.extract_tb(error.__traceback__)[-1].line}`".replace("  ", " ")
+
+
+def takes_size(
     model_name: str,  # a name of timm
-    kwargs: dict[str, Any],  # what timm was given
+    img_size: Sequence[int],  # height and width, pixels
+    timm_kwargs: dict[str, Any] | None = None,  # passed to timm
+) -> bool:
+    "Return True if the network can be built and run for that size."
+    try:
+        with torch.no_grad():
+            build_network(model_name, img_size, timm_kwargs or {}).eval()(torch.zeros(1, 3, *img_size))
+        return True
+    except Exception:  # see `create_backbone`
+        return False
+
+# %% ../nbs/09_models.ipynb #6a2c0922
+def explain_size(
+    model_name: str,  # a name of timm
+    img_size: Sequence[int],  # height and width that it refused, pixels
     error: Exception,  # what it raised
 ) -> str:
-    "What is wrong with the arguments, as a sentence with the nearest known names."
-    known = inspect.signature(type(timm.create_model(model_name, num_classes=0))).parameters
+    "Return a message that names sizes which work."
+    height, width = (-(-side // 32) * 32 for side in img_size)  # most networks halve the size five times
+    config = timm.get_pretrained_cfg(model_name) if ":" not in model_name else None
+    native = config.input_size[1:] if config is not None else (224, 224)
+    near = ((height, width), (2 * height, 2 * width), (max(height, width),) * 2, native)
+    works = [str(list(size)) for size in dict.fromkeys(map(tuple, near)) if takes_size(model_name, size)]
+    advice = f"These work: {', '.join(works)}" if works else "Neither do others that were tried: take another model"
+    return f"{model_name} does not take pictures of img_size {list(img_size)}: {reason_of(error)}. {advice}."
+
+
+def explain_failure(
+    model_name: str,  # a name of timm
+    img_size: Sequence[int],  # height and width of the input, pixels
+    kwargs: dict[str, Any],  # what timm was given besides
+    error: Exception,  # what it raised
+) -> str:
+    "Return what is wrong with arguments or size as a message with the nearest known names."
+    if not (kwargs and takes_size(model_name, img_size)):
+        return explain_size(model_name, img_size, error)
+    known = inspect.signature(type(build_network(model_name, img_size, {}))).parameters
     unknown = [name for name in kwargs if name not in known and f"'{name}'" in str(error)]
     if unknown:
         return (
             f"model_kwargs holds {unknown[0]!r}, which {model_name} does not have.{nearest(unknown[0], known)} "
             f"Its arguments: {', '.join(known)}."
         )
-    given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items()) or "its own arguments"
-    return f"timm cannot build {model_name} with {given}: {error}."
+    given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+    return f"timm cannot build {model_name} with {given} (model_kwargs): {reason_of(error)}."
 
-
+# %% ../nbs/09_models.ipynb #6a2c0923
 def feature_width(
     backbone: nn.Module,  # of `create_backbone`
     model_name: str,  # for the message
     img_size: Sequence[int],  # height and width of the input, pixels
 ) -> int:
-    "Features of a picture, found by sending an empty one through; ValueError where the network refuses the size."
+    "Return the number of features, found by sending an empty picture through; raise `ValueError` if that fails."
     training = backbone.training
     try:
         with torch.no_grad():
             features = backbone.eval()(torch.zeros(1, 3, *img_size))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(f"{model_name} does not take pictures of img_size {list(img_size)}: {error}") from error
+    except Exception as error:  # see `create_backbone`
+        raise ValueError(explain_size(model_name, img_size, error)) from error
     finally:
         backbone.train(training)
     if features.ndim != 2:
@@ -283,8 +361,7 @@ def create_head(
     "Normalisation, dropout and a linear layer: (posters, features) to logits (posters, genres)."
     if head_norm not in HEAD_NORMS:
         raise ValueError(f"head_norm of model_kwargs is {head_norm!r}, but must be one of {', '.join(HEAD_NORMS)}.")
-    if isinstance(drop_rate, bool) or not isinstance(drop_rate, (int, float)) or not 0 <= drop_rate < 1:
-        raise ValueError(f"drop_rate of model_kwargs is {drop_rate!r}, but must be a number from 0 and below 1.")
+    check_rate("drop_rate", drop_rate)
     linear = nn.Linear(n_features, n_genres)
     with torch.no_grad():
         linear.weight.zero_()
@@ -369,6 +446,24 @@ def normalise(
     return normalised.to(mean.dtype).contiguous(memory_format=torch.channels_last)
 
 
+def to_channels_last(
+    network: nn.Module,
+) -> nn.Module:
+    "Store the weights of 2-d convolutions in the layout that is fast for them."
+    for parameter in network.parameters():
+        if parameter.ndim == 4:  # a 3-d convolution has no such layout
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
+def refresh(
+    model: nn.Module,
+    _: Any,
+) -> None:
+    "Let parts compute anew what they keep in eval mode: levit, for one, keeps attention biases of earlier weights."
+    model.train(model.training)
+
+# %% ../nbs/09_models.ipynb #6a2c0924
 class PosterClassifier(nn.Module):
     """A backbone with pooled features, and a head for genres.
 
@@ -384,11 +479,12 @@ class PosterClassifier(nn.Module):
         std: Sequence[float],  # likewise
     ):
         super().__init__()
-        self.backbone = backbone.to(memory_format=torch.channels_last)
+        self.backbone = to_channels_last(backbone)
         self.head = head
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
         self.frozen: dict[str, tuple[str, ...]] = {}  # part: its parameters that `freeze` switched off
+        self.register_load_state_dict_post_hook(refresh)
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         "See `normalise`."
@@ -411,7 +507,20 @@ class PosterClassifier(nn.Module):
             self.get_submodule(part).eval()
         return self
 
+    def no_weight_decay(self) -> set[str]:
+        "Return the parameters that timm keeps out of weight decay, such as position embeddings and class tokens."
+        patterns = self.backbone.no_weight_decay() if hasattr(self.backbone, "no_weight_decay") else ()
+        names = [name for name, _ in self.backbone.named_parameters()]
+        return {f"backbone.{name}" for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
+
 # %% ../nbs/09_models.ipynb #9aca23d8
+def backbone_kwargs(
+    model_kwargs: dict[str, Any],  # of `create_model`
+) -> dict[str, Any]:
+    "Return what goes to timm: all but the arguments of the head."
+    return {name: value for name, value in model_kwargs.items() if name not in ("drop_rate", "head_norm")}
+
+
 def create_model(
     model_name: str,  # a name of timm
     n_genres: int,  # outputs
@@ -422,8 +531,8 @@ def create_model(
 ) -> PosterClassifier:
     "A model in evaluation mode; ValueError for what cannot be built, WeightsNotFound where weights are out of reach."
     kwargs = dict(model_kwargs or {})
-    ours = {name: kwargs.pop(name) for name in ("drop_rate", "head_norm") if name in kwargs}
-    backbone = create_backbone(model_name, img_size, pretrained, kwargs)
+    ours = {name: kwargs[name] for name in ("drop_rate", "head_norm") if name in kwargs}
+    backbone = create_backbone(model_name, img_size, pretrained, backbone_kwargs(kwargs))
     head = create_head(feature_width(backbone, model_name, img_size), n_genres, prevalence=prevalence, **ours)
     config = timm.data.resolve_model_data_config(backbone)
     return PosterClassifier(backbone, head, config["mean"], config["std"]).eval()
@@ -522,6 +631,13 @@ def clean_names(
     return {name.replace("_orig_mod.", "").removeprefix("module."): value for name, value in state_dict.items()}
 
 
+def report_table(
+    rows: Iterable[tuple[str, str, Any, Any]],
+) -> pd.DataFrame:
+    "Return what did not match as a table: `name`, `status`, `given`, `wanted`."
+    return pd.DataFrame(rows, columns=["name", "status", "given", "wanted"])
+
+# %% ../nbs/09_models.ipynb #6a2c0929
 def match_head(
     given: torch.Tensor,  # (genres of the checkpoint, ...), weight or bias
     wanted: torch.Tensor,  # (genres of the model, ...)
@@ -582,4 +698,249 @@ def load_weights(
             f"the model with {list(wanted)[:3]}: is model_name the one it was trained with?"
         )
     model.load_state_dict(fitting, strict=False)
-    return pd.DataFrame(rows, columns=["name", "status", "given", "wanted"])
+    return report_table(rows)
+
+# %% ../nbs/09_models.ipynb #6a2c0902
+def fits(
+    state: dict[str, torch.Tensor],
+    network: nn.Module,
+) -> bool:
+    "Return True if the weights hold every tensor of the network in its shape."
+    return all(name in state and state[name].shape == value.shape for name, value in network.state_dict().items())
+
+
+def convert(
+    state: dict[str, torch.Tensor],  # weights under other names or of other shapes
+    network: nn.Module,  # of timm
+) -> dict[str, torch.Tensor]:
+    "Return the weights after timm's conversion for this kind of network, or as they are if it has none."
+    function = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if function is None:
+        return state
+    given = (dict(state), network)
+    return function(*given[: len(inspect.signature(function).parameters)])
+
+
+def resample(
+    source: nn.Module,  # with its weights; changed in place
+    target: nn.Module,  # the same network for `img_size`
+    img_size: Sequence[int],  # height and width, pixels
+) -> dict[str, torch.Tensor]:
+    "Return the weights of `source`, brought to the image size of `target` as far as timm can."
+    own, tables = dict(target.named_modules()), {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"timm\.layers\.interpolate")  # about its own use of torch
+        for name, module in source.named_modules():
+            if hasattr(module, "set_window_size"):
+                module.set_window_size(own[name].window_size)
+                tables |= {f"{name}.{entry}": value.clone() for entry, value in module.state_dict().items()}
+        if hasattr(source, "set_input_size"):
+            source.set_input_size(img_size=tuple(img_size))  # windows may become others than those of `target`
+    state = {**source.state_dict(), **tables}
+    return state if fits(state, target) else convert(state, target)
+
+# %% ../nbs/09_models.ipynb #6a2c0903
+def bound_to_size(
+    model_name: str,  # a name of timm
+    img_size: Sequence[int],  # height and width, pixels
+    timm_kwargs: dict[str, Any],  # passed to timm
+) -> set[str]:
+    "Return the names of the weights whose shapes follow the image size."
+    height, width = img_size
+    networks = (build_network(model_name, size, timm_kwargs) for size in (img_size, (2 * height, 2 * width)))
+    small, large = ({(name, value.shape) for name, value in net.state_dict().items()} for net in networks)
+    return {name for name, _ in small - large}
+
+# %% ../nbs/09_models.ipynb #6a2c0928
+def move_to_size(
+    state: dict[str, torch.Tensor],  # of the backbone, complete, for `old_size`
+    target: nn.Module,  # the backbone for `img_size`
+    model_name: str,  # a name of timm
+    timm_kwargs: dict[str, Any],  # passed to timm
+    old_size: Sequence[int],  # height and width, pixels
+    img_size: Sequence[int],  # likewise
+) -> dict[str, torch.Tensor]:
+    "Return all weights, those of the network for `img_size`; raise `ValueError` if timm cannot resample one."
+    source = build_network(model_name, old_size, timm_kwargs)
+    source.load_state_dict(state, strict=False)
+    try:
+        moved = resample(source, target, img_size)
+    except Exception:  # conversions of a hundred families fail in many ways
+        moved = {}
+    wanted = target.state_dict()
+    wrong = {name for name, value in wanted.items() if name not in moved or moved[name].shape != value.shape}
+    if not hasattr(source, "set_input_size"):  # then equal shapes may be of turned pictures
+        bound = bound_to_size(model_name, old_size, timm_kwargs)
+        wrong |= {name for name in bound & wanted.keys() if name in moved and moved[name].equal(state[name])}
+    if wrong:
+        raise ValueError(
+            f"`img_size`: given {list(img_size)}, but the weights are for pictures of {list(old_size)}, and timm "
+            f"cannot resample {len(wrong)} tensors of {model_name} (first: {min(wrong)}). Give img_size "
+            f"{list(old_size)}, start from weights for {list(img_size)}, or "
+            "take a network for any size, such as tf_efficientnet_lite0."
+        )
+    return {**state, **moved}
+
+# %% ../nbs/09_models.ipynb #6a2c0904
+def resampled_rows(
+    before: dict[str, torch.Tensor],  # weights of the backbone
+    after: dict[str, torch.Tensor],  # the same at another image size
+) -> list[tuple[str, str, Any, Any]]:
+    "Return a row for each tensor that changed."
+    return [
+        (f"backbone.{name}", "resampled", tuple(before[name].shape), tuple(value.shape))
+        for name, value in after.items()
+        if name in before and not (before[name].shape == value.shape and before[name].equal(value))
+    ]
+
+# %% ../nbs/09_models.ipynb #6a2c0925
+def resample_weights(
+    model: PosterClassifier,  # for `img_size`
+    state_dict: dict[str, torch.Tensor],  # of the same network for `old_size`
+    model_name: str,  # a name of timm
+    model_kwargs: dict[str, Any],  # as `create_model` takes them
+    old_size: Sequence[int],  # height and width, pixels
+    img_size: Sequence[int],  # likewise
+) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
+    "Return the weights for `img_size`, and which of them were resampled; raise `ValueError` if timm cannot."
+    state, kwargs = clean_names(state_dict), backbone_kwargs(model_kwargs)
+    config = timm.get_pretrained_cfg(model_name) if ":" not in model_name else None
+    before = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
+    fixed = config is not None and config.fixed_input_size and list(old_size) != list(img_size)
+    if not (fixed and fits(before, build_network(model_name, old_size, kwargs))):
+        return state, report_table([])
+    after = move_to_size(before, model.backbone, model_name, kwargs, old_size, img_size)
+    state |= {f"backbone.{name}": value for name, value in after.items()}
+    return state, report_table(resampled_rows(before, after))
+
+
+def load_stage(
+    model: PosterClassifier,  # changed in place
+    checkpoint: dict[str, Any],  # of an earlier stage: `model`, and `meta` that describes it
+    genres: Sequence[str],  # of the model, in the order of its outputs
+    model_name: str,  # of the model
+    img_size: Sequence[int],  # likewise, height and width, pixels
+) -> pd.DataFrame:
+    "Load the weights of an earlier stage at any image size, see `load_weights`; resampled ones are in the report too."
+    state, meta, moved = checkpoint["model"], checkpoint["meta"], report_table([])
+    if meta["model_name"] == model_name:
+        state, moved = resample_weights(model, state, model_name, meta["model_kwargs"], meta["img_size"], img_size)
+    report = load_weights(model, state, genres, meta["genres"])
+    return pd.concat([moved, report], ignore_index=True) if len(moved) else report
+
+# %% ../nbs/09_models.ipynb #6a2c0912
+def describe_unreadable(
+    path: Path,  # of a weights file
+    error: Exception,  # what reading it raised
+) -> str:
+    "Return a message that says what is wrong with the file, and what to do; libraries advise to load it unsafely."
+    problem = str(error).partition("\n")[0]
+    if re.search("weights.only", str(error), re.IGNORECASE):
+        problem = "it holds code, such as an entire model, and code in files is never run"
+    return (
+        f"`pretrained_file`: {path} cannot be read as weights: {problem}. Allowed: a .safetensors file, or a state "
+        "dict written by torch.save. Write one with `safetensors.torch.save_file(model.state_dict(), ...)`."
+    )
+
+
+def read_weights(
+    file: str | Path,  # as `resolve_path` reads it
+) -> dict[str, torch.Tensor]:
+    "Return the tensors of a file without running code from it; raise `FileNotFoundError` or `ConfigError`."
+    path = resolve_path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"`pretrained_file`: there is no file {path}. Give a .safetensors or .pth file.")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():  # torch does not look
+                    raise ValueError(f"it is damaged (in {damaged})")
+        state = timm.models.load_state_dict(str(path), weights_only=True)
+    except Exception as error:  # of torch, pickle, zipfile, safetensors and timm
+        raise ConfigError(describe_unreadable(path, error)) from None
+    other = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    if other or not state:
+        held = f"entries that are no tensors: {', '.join(map(str, other[:3]))}" if other else "nothing"
+        raise ConfigError(describe_unreadable(path, ValueError(f"it holds {held}")))
+    if set(HEAD_ROWS) <= state.keys():
+        raise ConfigError(f"`pretrained_file`: {path} is a checkpoint of this project. Give it as `checkpoint_name`.")
+    check_finite(path, state)
+    return state
+
+# %% ../nbs/09_models.ipynb #6a2c0913
+def without_prefix(
+    state: dict[str, torch.Tensor],
+    wanted: Iterable[str],  # names of the network
+) -> dict[str, torch.Tensor]:
+    "Return the weights without a prefix such as `model.` that all names share, if the network's are then among them."
+    prefixes = {name.partition(".")[0] for name in state}
+    short = {name.partition(".")[2]: value for name, value in state.items()}
+    return short if len(prefixes) == 1 and short.keys() & set(wanted) and not state.keys() & set(wanted) else state
+
+# %% ../nbs/09_models.ipynb #6a2c0926
+def fit_foreign(
+    state: dict[str, torch.Tensor],  # from `read_weights`
+    backbone: nn.Module,  # for `img_size`
+    model_name: str,  # a name of timm
+    timm_kwargs: dict[str, Any],  # passed to timm
+    img_size: Sequence[int],  # height and width, pixels
+) -> dict[str, torch.Tensor]:
+    "Return the weights under timm's names, brought to the image size if timm can; raise `ValueError`."
+    config = timm.get_pretrained_cfg(model_name) if ":" not in model_name else None
+    native = config.input_size[1:] if config is not None else img_size
+    if config is not None and config.fixed_input_size and tuple(native) != tuple(img_size):
+        if fits(state, build_network(model_name, native, timm_kwargs)):
+            return move_to_size(state, backbone, model_name, timm_kwargs, native, img_size)
+    if fits(state, backbone):
+        return state
+    try:
+        return convert(state, backbone)
+    except Exception as error:  # conversions of a hundred families fail in many ways
+        raise ValueError(
+            f"`pretrained_file`: timm cannot convert these weights for {model_name} at img_size {list(img_size)}: "
+            f"{reason_of(error)}. They begin with {list(state)[:3]}. Are they of this network?"
+        ) from error
+
+# %% ../nbs/09_models.ipynb #6a2c0914
+def foreign_rows(
+    state: dict[str, torch.Tensor],  # from `fit_foreign`
+    wanted: dict[str, torch.Tensor],  # of the backbone
+    classifiers: Sequence[str],  # names of the layers that timm's head ends in
+) -> list[tuple[str, str, Any, Any]]:
+    "Return a row for each tensor that does not match: missing, shape, classifier or unexpected."
+    rows = [(name, "missing", None, tuple(value.shape)) for name, value in wanted.items() if name not in state]
+    for name, value in state.items():
+        shape = tuple(wanted[name].shape) if name in wanted else None
+        if shape is None:
+            known = name.startswith(tuple(f"{classifier}." for classifier in classifiers))
+            rows.append((name, "classifier" if known else "unexpected", tuple(value.shape), None))
+        elif shape != tuple(value.shape):
+            rows.append((name, "shape", tuple(value.shape), shape))
+    return [(f"backbone.{name}", *row) for name, *row in rows]
+
+# %% ../nbs/09_models.ipynb #6a2c0927
+def load_pretrained_file(
+    model: PosterClassifier,  # for `img_size`; its backbone is changed in place
+    file: str | Path,  # as `resolve_path` reads it
+    model_name: str,  # a name of timm
+    img_size: Sequence[int],  # height and width, pixels
+    model_kwargs: dict[str, Any] | None = None,  # as `create_model` takes them
+) -> pd.DataFrame:
+    "Load weights of the backbone, and return what did not match or was resampled; raise `ValueError` if little fits."
+    wanted = model.backbone.state_dict()
+    given = without_prefix(read_weights(file), wanted)
+    state = fit_foreign(given, model.backbone, model_name, backbone_kwargs(model_kwargs or {}), img_size)
+    classifiers = model.backbone.pretrained_cfg.get("classifier") or ()
+    rows = foreign_rows(state, wanted, (classifiers,) if isinstance(classifiers, str) else classifiers)
+    fitting = {name: state[name] for name in wanted if name in state and state[name].shape == wanted[name].shape}
+    wrong = [row for row in rows if row[1] == "shape"]
+    if wrong or 2 * len(fitting) < len(wanted):
+        example = (
+            f"{wrong[0][0]} is {wrong[0][2]}, wanted {wrong[0][3]}" if wrong else f"they begin with {list(given)[:3]}"
+        )
+        raise ValueError(
+            f"`pretrained_file`: {len(fitting)} of {len(wanted)} tensors of {model_name} at img_size {list(img_size)} "
+            f"are in {file}; {example}. Give weights of this network, or the model_name and img_size they are for."
+        )
+    model.load_state_dict({f"backbone.{name}": value for name, value in fitting.items()}, strict=False)
+    return report_table(rows + resampled_rows(given, fitting))

@@ -60,11 +60,12 @@ def parameter_groups(
     backbone_lr_factor: float = 1.0,  # rate of the backbone as a multiple of the head's
 ) -> list[dict[str, Any]]:
     "Trainable parameters as optimizer groups: head and backbone, with and without weight decay."
+    exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, value in model.named_parameters():
         if value.requires_grad:
             part = "head" if name.startswith("head.") else "backbone"
-            groups.setdefault((part, value.ndim > 1), []).append(value)
+            groups.setdefault((part, value.ndim > 1 and name not in exempt), []).append(value)
     scales = {"head": 1.0, "backbone": backbone_lr_factor}
     return [
         {

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['PREFIXES_OF_OTHER_JOBS', 'LONGEST_WAIT', 'LOSS_INTERVAL', 'lock_run', 'release', 'clear_run', 'job_of', 'open_run',
            'cache_folder', 'load_run_data', 'dataset_of', 'evaluation_loader', 'start_of', 'replaced_start',
-           'start_from', 'check_environment', 'check_notebooks', 'create_accelerator', 'check_single_process',
-           'check_metric', 'loss_of', 'create_run', 'features_for_head', 'compiled', 'check_batch_size',
-           'check_batch_norm', 'add_training', 'run_state', 'save_state', 'check_data', 'restore_state',
-           'tell_progress', 'load_state', 'prepare', 'seed_epoch', 'share_batch_norm', 'divergence', 'mean_losses',
-           'check_weights', 'train_epoch', 'evaluate', 'validate', 'check_stored', 'call', 'fit', 'describe_split',
-           'save_predictions', 'finish', 'compare_stored', 'summarise', 'train', 'finished_run']
+           'start_from', 'load_start', 'check_environment', 'check_notebooks', 'create_accelerator',
+           'check_single_process', 'check_metric', 'loss_of', 'create_run', 'features_for_head', 'compiled',
+           'check_batch_size', 'check_batch_norm', 'add_training', 'run_state', 'save_state', 'check_data',
+           'restore_state', 'tell_progress', 'load_state', 'prepare', 'seed_epoch', 'share_batch_norm', 'divergence',
+           'mean_losses', 'check_weights', 'train_epoch', 'evaluate', 'validate', 'check_stored', 'call', 'fit',
+           'describe_split', 'save_predictions', 'finish', 'compare_stored', 'summarise', 'train', 'finished_run']
 
 # %% ../nbs/18_training.ipynb #5cc71bc8
 import copy
@@ -39,6 +39,7 @@ from timm.utils import ModelEmaV3, distribute_bn
 from torch import nn
 from torch.utils.data import DataLoader
 
+# %% ../nbs/18_training.ipynb #6a2c1804
 from .annotations import Data, TableFormat, load_data, posters_folder, remembered_pictures, some, targets_of
 from .cache import LostPosters, cached_posters, load_with_retry
 from .callbacks import SUMMARY, Evaluation, Run, create_callbacks
@@ -67,7 +68,15 @@ from postergenre.metrics import (
     headline,
     tune_thresholds,
 )
-from .models import best_precision, check_finite, create_model, keep_freed_memory, load_weights, not_finite
+from postergenre.models import (
+    best_precision,
+    check_finite,
+    create_model,
+    keep_freed_memory,
+    load_pretrained_file,
+    load_stage,
+    not_finite,
+)
 from .paths import resolve_path, runs_path, write_json, write_whole
 from .sampler import IterationSampler
 from .schedules import create_optimizer, create_schedule, set_lr
@@ -222,9 +231,12 @@ def evaluation_loader(
 def start_of(
     params: Params,
 ) -> dict[str, str]:
-    "The checkpoint that `checkpoint_name` means now: its name and the SHA-256 of its file."
-    with find_checkpoint(params.checkpoint_name).open("rb") as file:
-        return {"checkpoint_name": params.checkpoint_name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    "Return the parameter that names the weights to start from, with its value, and the SHA-256 of the file now."
+    parameter = "checkpoint_name" if params.checkpoint_name else "pretrained_file"
+    given = getattr(params, parameter)
+    path = find_checkpoint(given) if params.checkpoint_name else resolve_path(given)
+    with path.open("rb") as file:
+        return {parameter: given, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def replaced_start(
@@ -237,12 +249,14 @@ def replaced_start(
         unchanged = True
     if unchanged:
         return ""
+    parameter, given = next(iter(run.start.items()))
+    changed = "trained anew" if parameter == "checkpoint_name" else "replaced"
     return (
-        f"`checkpoint_name`: {run.start['checkpoint_name']} has been trained anew since runs/{run.folder.name} "
-        "started from it. `overwrite: true` would start from what is there now."
+        f"`{parameter}`: {given} has been {changed} since runs/{run.folder.name} started from it. `overwrite: true` "
+        "would start from what is there now."
     )
 
-
+# %% ../nbs/18_training.ipynb #6a2c1803
 def start_from(
     model: nn.Module,  # a `PosterClassifier`
     params: Params,
@@ -259,7 +273,22 @@ def start_from(
             "validation or test posters here. Use the same root_path, split_seed and split_fractions, or "
             "`allow_other_split: true` if the posters are other ones altogether."
         )
-    return load_weights(model, checkpoint["model"], data.genres, meta["genres"])
+    return load_stage(model, checkpoint, data.genres, params.model_name, params.img_size)
+
+
+def load_start(
+    run: Run,  # a new one, with its data and model
+) -> None:
+    "Load `checkpoint_name` or else `pretrained_file`, and note both file and what did not match; raise `ConfigError`."
+    params = run.params
+    with told():
+        if params.checkpoint_name:
+            run.start, run.start_report = start_of(params), start_from(run.model, params, run.data)
+        elif params.pretrained_file:
+            run.start_report = load_pretrained_file(
+                run.model, params.pretrained_file, params.model_name, params.img_size, params.model_kwargs
+            )
+            run.start = start_of(params)
 
 # %% ../nbs/18_training.ipynb #3c1f7a02
 def check_environment(
@@ -383,7 +412,7 @@ def create_run(
     check_metric(params, data)
     if state:
         check_data(folder, state, data)
-    pretrained = params.pretrained and params.checkpoint_name is None and not state
+    pretrained = params.pretrained and not (params.checkpoint_name or params.pretrained_file or state)
     prevalence = targets_of(data.train, data.genres).mean(0)
     with told():
         model = create_model(
@@ -392,9 +421,8 @@ def create_run(
     run = Run(params, folder, data, model, accelerator=accelerator, callbacks=create_callbacks(params.callbacks))
     if state:
         model.load_state_dict(state["model"])
-    elif params.checkpoint_name:
-        with told():
-            run.start, run.start_report = start_of(params), start_from(model, params, data)
+    else:
+        load_start(run)
     for callback in run.callbacks:
         with told():
             callback.on_setup(run)
