@@ -63,6 +63,7 @@ class Run:
     epoch: int = 0  # finished epochs
     step: int = 0  # finished steps
     history: list[dict[str, Any]] = field(default_factory=list)  # a row an epoch
+    seconds: float = 0.0  # that the job has taken, with the epochs before it was killed
     validation: Evaluation | None = None  # of the last finished epoch
     thresholds: np.ndarray | None = None  # (genres,), tuned on that validation
     stop: str = ""  # why to end after this epoch; empty: go on

@@ -26,7 +26,7 @@ from matplotlib.ticker import MaxNLocator
 from ruamel.yaml import YAML, YAMLError
 
 from .config import ConfigError
-from .metrics import METRICS, paired_bootstrap
+from .metrics import METRICS, describe_counted, digits_apart, paired_difference
 from .paths import runs_path
 from .plots import compact, shorten
 from .runs import SUMMARY, is_finished, lock_file, read_json, read_table
@@ -110,9 +110,11 @@ def runs_table(
             spread = valid.get("macro_ap_spread", {})
             row |= {"job": summary["job"], "epochs": summary.get("epochs"), "macro_ap": valid.get("macro_ap")}
             row |= {"low": spread.get("low"), "high": spread.get("high"), "no_skill": valid.get("macro_ap_floor")}
+            if "n_genres" in valid:
+                row["genres"] = f"{valid['n_genres']} of {valid['n_genres_total']}"
             row |= {"seconds": summary.get("seconds"), "split": summary["split_hash"][:8]}
         rows.append(row)
-    columns = ["run", "job", "state", "epochs", "macro_ap", "low", "high", "no_skill", "seconds", "split"]
+    columns = ["run", "job", "state", "epochs", "macro_ap", "low", "high", "no_skill", "genres", "seconds", "split"]
     table = pd.DataFrame(rows, columns=columns).set_index("run").astype({"epochs": "Int64"})
     return table.join(differing_parameters(folders)) if folders else table
 
@@ -188,14 +190,15 @@ def shared_predictions(
 
 # %% ../nbs/27_compare.ipynb #84e8ab64
 def verdict_of(
-    found: dict[str, Any],  # from `paired_bootstrap`
+    found: dict[str, Any],  # from `paired_difference`
     metric: str,
     split: str,  # valid or test
 ) -> str:
     "Whether the difference is more than the luck of the posters, and what else may be luck, as a sentence."
     if found["low"] is None:
         return f"Whether that is the luck of which posters were drawn cannot be said: {found['reason']}"
-    interval = f"(95 % interval {found['low']:+.3f} to {found['high']:+.3f})"
+    digits = digits_apart(0, found["low"], found["high"])
+    interval = f"(95 % interval {found['low']:+.{digits}f} to {found['high']:+.{digits}f})"
     if found["low"] <= 0 <= found["high"]:
         return f"That may be the luck of which posters were drawn {interval}."
     verdict = f"That is more than the luck of which posters were drawn {interval}; not in it: another seed"
@@ -212,12 +215,12 @@ def compare_runs(
     split: str = "valid",  # valid or test
     min_positives: int | None = None,  # a genre with fewer is left out; none: as in the runs, the larger of the two
 ) -> dict[str, Any]:
-    "`paired_bootstrap` of two runs on the posters of both, with `posters`, and a verdict in `words`."
+    "`paired_difference` of two runs on the posters of both, with `posters`, and a verdict in `words`."
     genres, targets, scores = shared_predictions(first, second, split)
     thresholds = [thresholds_of(folder, genres) if "f1" in metric else None for folder in (first, second)]
     if min_positives is None:
         min_positives = max(parameters_of(folder).get("min_positives", 10) for folder in (first, second))
-    found = paired_bootstrap(
+    found = paired_difference(
         targets,
         *scores,
         genres,
@@ -226,9 +229,11 @@ def compare_runs(
         thresholds_b=thresholds[1],
         min_positives=min_positives,
     )
+    digits = digits_apart(found["a"], found["b"])
     words = (
-        f"On {len(targets):,} {POSTERS[split]}, {metric} of {second.name} is {found['b']:.3f}, of {first.name} "
-        f"{found['a']:.3f}: a difference of {found['difference']:+.3f}. {verdict_of(found, metric, split)}"
+        f"On {len(targets):,} {POSTERS[split]}, {metric} of {second.name} is {found['b']:.{digits}f}, of {first.name} "
+        f"{found['a']:.{digits}f}: a difference of {found['difference']:+.{digits}f}. "
+        f"{verdict_of(found, metric, split)} {describe_counted(targets, genres, min_positives)}"
     )
     return {**found, "posters": len(targets), "words": words}
 
@@ -252,8 +257,8 @@ def compare_in_words(
 # %% ../nbs/27_compare.ipynb #98da9521
 HEADS = {"macro_ap": "valid macro_ap"}  # column -> what stands over it
 EXPLANATION = (
-    "valid macro_ap: of the best epoch, on validation posters; low to high: its 95 % interval over resampled posters; "
-    "no_skill: what guessing gets; whole: the run has finished."
+    "valid macro_ap: of the best epoch, on validation posters; low to high: its 95 % interval over other posters; "
+    "no_skill: what guessing gets; genres: how many are averaged; whole: the run has finished."
 )
 STYLE = """<style>
 .pg-runs {border-collapse: separate; border-spacing: 0; white-space: nowrap; font-size: 12px; line-height: 1.6}
@@ -312,10 +317,11 @@ def small_table(
     for name in rows:
         kind = "" if as_numbers(rows[name]) is None else ' class="pg-number"'
         cells[name] = [f"<th{kind}>{escape(HEADS.get(name, str(name)))}</th>"]
+        digits = digits_apart(*(value for value in rows[name] if isinstance(value, float)))
         for value in rows[name]:
             whole = text = "" if pd.isna(value) else str(value)
             if isinstance(value, float) and text:
-                text = whole = f"{value:,.0f}" if name == "seconds" else f"{value:.3f}"
+                text = whole = f"{value:,.0f}" if name == "seconds" else f"{value:.{digits}f}"
             elif text[:1] in ("[", "{", '"') or text in ("null", "true", "false"):
                 text = in_short(json.loads(whole))
             short = shorten(text, length)

@@ -11,10 +11,10 @@ __all__ = ['FEW_PREDICTED', 'MOST_GENRES', 'FEWEST', 'CANNOT_KNOW', 'STYLE', 'RE
            'surest_hits', 'cam_choice', 'plot_cams', 'plot_mean_maps', 'wilson_low', 'stops_at_most', 'missing_genres',
            'replaced_evaluation', 'check_replaced', 'is_watched', 'Evaluated', 'title_of', 'export_note',
            'reading_notes', 'cam_pictures', 'draw_pictures', 'score_run', 'with_pictures', 'evaluate_run', 'plain_rows',
-           'evaluation_facts', 'in_words', 'report_html', 'card_front', 'markdown_text', 'card_tables', 'model_card',
-           'write_evaluation', 'write_or_keep', 'show_results', 'ThresholdCounts', 'ThresholdFigure', 'data_address',
-           'small_picture', 'picture_cell', 'picture_row', 'EvaluationControls', 'ThresholdControls',
-           'MistakesControls', 'EvaluationPage']
+           'evaluation_facts', 'in_words', 'digits_of', 'told_apart', 'report_html', 'card_front', 'markdown_text',
+           'card_tables', 'model_card', 'write_evaluation', 'write_or_keep', 'show_results', 'ThresholdCounts',
+           'ThresholdFigure', 'data_address', 'small_picture', 'picture_cell', 'picture_row', 'EvaluationControls',
+           'ThresholdControls', 'MistakesControls', 'EvaluationPage']
 
 # %% ../nbs/30_evaluate.ipynb #30c22ba7
 import base64
@@ -56,11 +56,13 @@ from .config import NEUTRAL, ConfigError, EvaluateParams, Params, nearest, told
 from .dataset import in_parallel, make_loader
 from .explain import grad_cam, mean_maps, overlay
 from postergenre.metrics import (
+    INTERVAL_NEEDS,
     METRICS,
     count_decisions,
     counted_genres,
     decide,
     describe_counted,
+    digits_apart,
     genre_spread,
     genre_table,
     headline_table,
@@ -325,7 +327,7 @@ def genre_figures(
     thresholds: np.ndarray,  # (genres,)
     min_positives: int,  # posters that a genre needs to count
 ) -> pd.DataFrame:
-    "`genre_table` with the bootstrap interval of AP (ap_low, ap_high) and the calibration error (ece)."
+    "`genre_table` with the 95 % interval of AP (ap_low, ap_high) and the calibration error (ece)."
     given = (scored.targets, scored.scores, genres)
     table = genre_table(*given, thresholds, min_positives)
     spread = (
@@ -888,7 +890,9 @@ REPORT = """<!DOCTYPE html>
 <ul>{% for note in notes %}<li>{{ note }}</li>{% endfor %}</ul>
 <h2>Over all genres</h2>
 <div class="wide">{{ metrics or "No genre has enough positives to be averaged." }}</div>
-<p>"No skill" is what the shares of the genres alone would reach; the 95 % interval is over resampled posters.</p>
+<p>"No skill" is what the shares of the genres alone would reach; the 95 % interval says what other
+posters might have given. There is none for a value of exactly 0 or 1, or with fewer than {{ interval_needs }} positives
+or negatives.</p>
 <h2>Genre by genre</h2>
 <div class="wide">{{ genres }}</div>
 <p>In the averages is a genre with at least {{ min_positives }} positives. The calibration error is the expected one:
@@ -931,6 +935,23 @@ def in_words(
             table[name] = [WORDS.get(value, value.replace("_", " ")) for value in table[name]]
     return table.rename(columns=lambda name: WORDS.get(name, name))
 
+# %% ../nbs/30_evaluate.ipynb #a1c07f20
+def digits_of(
+    table: pd.DataFrame,  # of metrics or of genres; others are not compared with a floor
+) -> int:
+    "Return how many digits after the point tell each figure from its floor."
+    figures = [name for name in ("value", "ap", "floor") if name in table]
+    return max((digits_apart(*row) for row in table[figures].to_numpy()), default=3)
+
+
+def told_apart(
+    score: float,
+    threshold: float,
+) -> tuple[str, str]:
+    "Return both as text, with as many digits as tell them apart."
+    digits = digits_apart(score, threshold)
+    return f"{score:.{digits}f}", f"{threshold:.{digits}f}"
+
 
 def report_html(
     evaluated: Evaluated,
@@ -940,7 +961,9 @@ def report_html(
     run, missing = evaluated.run, evaluated.missing.drop(columns="row").head(n_missing)
     tables = {"metrics": evaluated.metrics.reset_index(), "genres": evaluated.table.reset_index(), "missing": missing}
     shown = {
-        name: Markup(in_words(table).to_html(index=False, border=0, na_rep="", float_format="{:.3f}".format))
+        name: Markup(
+            in_words(table).to_html(index=False, border=0, na_rep="", float_format=f"{{:.{digits_of(table)}f}}".format)
+        )
         if len(table)
         else ""
         for name, table in tables.items()
@@ -956,6 +979,7 @@ def report_html(
             split_hash=run.data.split_hash,
             notes=evaluated.notes,
             min_positives=run.params.min_positives,
+            interval_needs=INTERVAL_NEEDS,
             most=MOST_GENRES,
             cannot_know=CANNOT_KNOW,
             pictures=[
@@ -1020,24 +1044,23 @@ def card_tables(
 ) -> tuple[str, str]:
     "Metrics with interval and floor, and genres with AP, interval, floor and threshold, in Markdown."
 
-    def interval(low: float, high: float) -> str:
-        return "too few positives" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
+    def figures_of(value: float, low: float, high: float, floor: float) -> list[str]:
+        digits = digits_apart(value, floor)
+        missing = f"none at {value:.0f}" if value in (0, 1) else "too few positives"
+        interval = missing if np.isnan(low) else f"{low:.{digits}f} to {high:.{digits}f}"
+        return ["none to find" if np.isnan(value) else f"{value:.{digits}f}", interval, f"{floor:.{digits}f}"]
 
     metrics, table = evaluated.metrics, evaluated.table
     overall = pd.DataFrame(
-        {
-            "value": [f"{value:.3f}" for value in metrics["value"]],
-            "95 % interval": [interval(*ends) for ends in zip(metrics["low"], metrics["high"], strict=True)],
-            "no skill": [f"{floor:.3f}" for floor in metrics["floor"]],
-        },
+        [figures_of(*row) for row in metrics[["value", "low", "high", "floor"]].to_numpy()],
+        columns=["value", "95 % interval", "no skill"],
         index=pd.Index([WORDS.get(name, name) for name in metrics.index], name="metric"),
     )
+    rows = [figures_of(*row) for row in table[["ap", "ap_low", "ap_high", "floor"]].to_numpy()]
     genres = pd.DataFrame(
         {
             "positives": table["positives"].to_list(),
-            "AP": ["none to find" if np.isnan(ap) else f"{ap:.3f}" for ap in table["ap"]],
-            "95 % interval": [interval(*ends) for ends in zip(table["ap_low"], table["ap_high"], strict=True)],
-            "no skill": [f"{floor:.3f}" for floor in table["floor"]],
+            **dict(zip(("AP", "95 % interval", "no skill"), zip(*rows, strict=True), strict=True)),
             "threshold": [f"{threshold:.4f}" for threshold in table["threshold"]],
         },
         index=pd.Index([markdown_text(genre) for genre in table.index], name="genre"),
@@ -1071,7 +1094,7 @@ def model_card(
         "## Metrics",
         html.escape(" ".join([title_of(evaluated), *evaluated.notes]), quote=False),
         overall if len(evaluated.metrics) else "No genre has enough positives to be averaged.",
-        "Intervals come from resampled posters; another training run with another seed would vary beside that. No "
+        "Intervals say what other posters might have given; another seed of the training would vary beside that. No "
         "skill is what the shares of the genres alone would reach.",
         "## Genres and thresholds",
         "A genre is predicted where its score reaches its threshold.",
@@ -1130,7 +1153,7 @@ def show_results(
 ) -> None:
     "Displays figures over all genres and genre by genre, the pictures, and genres that may be missing."
     for table in (evaluated.metrics, evaluated.table):
-        display(in_words(table.reset_index()).round(3))
+        display(in_words(table.reset_index()).round(digits_of(table)))
     for title, data in evaluated.pictures.items():
         display(Markdown(f"**{title}**"), DisplayedImage(data))
     if len(evaluated.missing):
@@ -1391,10 +1414,10 @@ class MistakesControls(ThresholdControls):
             sign, meaning, color = MARKS[kind]
             rows = self.mistakes_of(kind)
             addresses = in_parallel(small_picture, [self.valid.paths[row] for row in rows])
-            cells = [
-                picture_cell(address, self.lines_of(row, f"{sign} {self.valid.scores[row, self.column]:.3f}", color))
-                for row, address in zip(rows, addresses, strict=True)
-            ]
+            cells = []
+            for row, address in zip(rows, addresses, strict=True):
+                score, _ = told_apart(self.valid.scores[row, self.column], self.values[self.column])
+                cells.append(picture_cell(address, self.lines_of(row, f"{sign} {score}", color)))
             shown.append(f'<div style="color: {color}">{sign} {meaning}</div>{picture_row(cells) if cells else "none"}')
             ids += [self.valid.ids[row] for row in rows]
         self.mistakes.value, self.poster.options = "".join(shown), ids
@@ -1460,7 +1483,8 @@ class EvaluationPage(MistakesControls):
         except ConfigError as error:
             self.cam.value = html.escape(str(error))
             return
-        verdict = f"{genre} {self.valid.scores[row, self.column]:.3f} (threshold {self.values[self.column]:.3f})"
+        score, threshold = told_apart(self.valid.scores[row, self.column], self.values[self.column])
+        verdict = f"{genre} {score} (threshold {threshold})"
         given = data_address(Image.fromarray(image[0].permute(1, 2, 0).numpy()))
         seen = picture_cell(data_address(Image.fromarray(lit)), [(f"where it sees {genre}", "#333333")], 200)
         self.cam.value = picture_row([picture_cell(given, self.lines_of(row, verdict, "#000000"), 200), seen])

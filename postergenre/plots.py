@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from .images import PosterError, decode_poster
-from .metrics import METRICS, decide
+from .metrics import METRICS, decide, digits_apart
 
 # %% ../nbs/14_plots.ipynb #0ed71e24
 def new_figure(
@@ -192,10 +192,9 @@ def _label_genre_axes(
     axes.set_yticks(range(len(table)), names, parse_math=False)
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.set(xlim=(0, 1.1), xticks=np.linspace(0, 1, 6), xlabel="average precision", ylabel="genre (positives)")
-    axes.set_title(
-        f"macro AP {counted['ap'].mean():.3f}, no skill {counted['floor'].mean():.3f} "
-        f"({len(counted)} of {len(table)} genres)"
-    )
+    ap, floor = counted["ap"].mean(), counted["floor"].mean()
+    digits = digits_apart(ap, floor)
+    axes.set_title(f"macro AP {ap:.{digits}f}, no skill {floor:.{digits}f} ({len(counted)} of {len(table)} genres)")
     axes.spines[["top", "right"]].set_visible(False)
 
 # %% ../nbs/14_plots.ipynb #c17ff1c6

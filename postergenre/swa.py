@@ -30,7 +30,7 @@ from postergenre.checkpoints import (
 )
 from .config import ConfigError, Params
 from .dataset import make_loader
-from .metrics import headline, paired_bootstrap, tune_thresholds
+from .metrics import digits_apart, headline, paired_difference, tune_thresholds
 from .paths import write_json
 from .runs import lock_run, read_json, replace_files
 from .sampler import IterationSampler
@@ -147,10 +147,11 @@ class Averaging:
     def __str__(self) -> str:
         s, d = self.summary, self.summary["comparison"]
         verdict = "helped" if s["helped"] else "did NOT help: the best single checkpoint stays the better choice"
+        digits = digits_apart(s["value"], s["best_single"], least=4)
         interval = d["reason"] if d["low"] is None else f"95% interval {d['low']:+.4f} to {d['high']:+.4f}"
         return (
             f"Averaging {len(s['taken'])} of {s['candidates']} checkpoints {verdict}. "
-            f"{s['metric']} {s['value']:.4f} against {s['best_single']:.4f}; macro AP differs by "
+            f"{s['metric']} {s['value']:.{digits}f} against {s['best_single']:.{digits}f}; macro AP differs by "
             f"{d['difference']:+.4f} ({interval})."
         )
 
@@ -270,7 +271,7 @@ def _average(params: Params, trained: Params, folder: Path, paths: list[Path], w
         for index, (path, checkpoint) in enumerate(zip(paths, checkpoints, strict=True))
     ]
     rows.append({"checkpoint": "average", "epoch": None, "taken": None, column: value})
-    comparison = paired_bootstrap(
+    comparison = paired_difference(
         found.targets, single.scores, found.scores, data.genres, min_positives=trained.min_positives
     )
     thresholds = tune_thresholds(found.targets, found.scores, trained.min_positives)

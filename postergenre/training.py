@@ -59,7 +59,7 @@ from .inference import inference_precision, network_for
 from .losses import balanced_pos_weight, create_loss
 from postergenre.metrics import (
     METRICS,
-    bootstrap_spread,
+    confidence_interval,
     counted_genres,
     describe_counted,
     genre_table,
@@ -699,7 +699,7 @@ def prepare(
     params: Params,
 ) -> Run:
     "A run ready for `fit`: new, or restored to where it was; raises `ConfigError` before anything is trained."
-    params = with_root(params)
+    began, params = time.monotonic(), with_root(params)
     accelerator = create_accelerator(params)
     folder, lock, new = run_folder(params), None, False
     if accelerator.is_main_process:
@@ -718,6 +718,7 @@ def prepare(
             begin_run(run, new)
         accelerator.wait_for_everyone()
         tell_progress(run)
+        run.seconds = sum(row["seconds"] for row in run.history) + time.monotonic() - began
         return run
     except BaseException:
         release(lock)
@@ -884,6 +885,7 @@ def fit(
     "Trains until the last epoch, or until a callback stops it; leaves a whole run alone; returns the history."
     if run.whole:
         return pd.DataFrame(run.history)
+    began = time.monotonic()
     try:
         call(run, "on_start")
         call(run, "on_state_saved")  # a run that was killed between saving and tidying is tidied now
@@ -903,6 +905,7 @@ def fit(
     except BaseException:
         release(run.lock)  # a kernel that was interrupted lives on
         raise
+    run.seconds += time.monotonic() - began
     return pd.DataFrame(run.history)
 
 # %% ../nbs/18_training.ipynb #d821e87e
@@ -912,15 +915,16 @@ def describe_split(
     thresholds: np.ndarray,  # (genres,)
     min_positives: int,
 ) -> dict[str, Any]:
-    "Headline metrics with their floors, and the bootstrap spread of macro AP; or why there are none."
+    "Headline metrics with their floors, the interval of macro AP, and the genres averaged; or why there are none."
     arguments = (evaluation.targets, evaluation.scores, genres)
     if not counted_genres(evaluation.targets, min_positives).any():
         return {"loss": evaluation.loss, "not_measured": describe_counted(evaluation.targets, genres, min_positives)}
-    spread = bootstrap_spread(*arguments, min_positives=min_positives)
+    spread = confidence_interval(*arguments, min_positives=min_positives)
     figures = headline(*arguments, thresholds, min_positives)
     return {
         "loss": evaluation.loss,
         **figures,
+        "averages": describe_counted(evaluation.targets, genres, min_positives),
         "macro_ap_spread": {k: spread[k] for k in ("sd", "low", "high", "reason") if k in spread},
     }
 
@@ -954,6 +958,7 @@ def finish(
     run: Run,  # after `fit`
 ) -> dict[str, Any]:
     "Evaluate the best checkpoint, also on test data if there are any; write `summary.json`, and return it."
+    began = time.monotonic()
     run.accelerator.wait_for_everyone()  # the main process may still be writing the checkpoint
     finished = run.whole  # before any process can write the summary
     checkpoint = load_checkpoint(run_file(run.folder, "model.best.pth"))
@@ -961,7 +966,7 @@ def finish(
     loader = run.accelerator.prepare(evaluation_loader(run.params, run.data, "valid"))
     run.validation, run.thresholds = evaluate(best, loader, run.loss, run.accelerator), thresholds
     if not finished:
-        summarise(run, best, checkpoint["meta"]["epoch"])
+        summarise(run, best, checkpoint["meta"]["epoch"], began)
     run.accelerator.wait_for_everyone()
     summary = read_json(run.folder / SUMMARY, "valid", "best_epoch", "epochs", "stopped")
     if run.is_main:
@@ -990,6 +995,7 @@ def summarise(
     run: Run,  # with the best checkpoint's `validation` and `thresholds`
     best: nn.Module,  # its model
     best_epoch: int,
+    began: float,  # `time.monotonic()` when `finish` began
 ) -> None:
     "Look at the test posters, write the results in one step, and mark the run as finished."
     thresholds = run.thresholds
@@ -1007,13 +1013,14 @@ def summarise(
                 save_predictions(files / "test_predictions.csv", run.data, "test", test)
             table = genre_table(run.validation.targets, run.validation.scores, genres, thresholds, enough)
             table.to_csv(files / "genres.csv")
-            write_json(files / SUMMARY, summary_of(run, best_epoch) | {"stored_features": stored, **metrics})
+            write_json(files / SUMMARY, summary_of(run, best_epoch, began) | {"stored_features": stored, **metrics})
         mark_run(run.folder, "finished")
 
 # %% ../nbs/18_training.ipynb #18a00006
 def summary_of(
     run: Run,
     best_epoch: int,
+    began: float,  # `time.monotonic()` when `finish` began
 ) -> dict[str, Any]:
     "Return what summary.json holds besides metrics."
     return {
@@ -1030,7 +1037,7 @@ def summary_of(
         "lost_posters": run.data.lost.share if run.data.lost else 0.0,
         "data_hash": run.data.data_hash,
         "split_hash": run.data.split_hash,
-        "seconds": sum(row["seconds"] for row in run.history) + (run.stored.seconds if run.stored else 0.0),
+        "seconds": run.seconds + time.monotonic() - began,
         "versions": versions(),
     }
 

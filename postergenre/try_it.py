@@ -24,6 +24,7 @@ from .config import ConfigError, Params, TryParams
 from .dataset import crop_box, fit_poster
 from .explain import grad_cam, overlay
 from .images import ENDINGS, FORMATS, PosterError, describe_error, open_rgb
+from .metrics import digits_apart
 from .models import PosterClassifier
 from .paths import resolve_path
 from .plots import genre_colors, shorten, thumbnail
@@ -149,7 +150,8 @@ def bars(
             ' background: black"></div></div>'
         )
         cells = [("center", "✓" if n in chosen else ""), ("left", name), ("left", bar)]
-        cells += [("right", f"{score:.2f}"), ("right", f"{threshold:.2f}")]
+        digits = digits_apart(score, threshold, least=2)
+        cells += [("right", f"{score:.{digits}f}"), ("right", f"{threshold:.{digits}f}")]
         row = "".join(f'<td style="padding: 1px 6px; text-align: {side}">{cell}</td>' for side, cell in cells)
         rows.append(f'<tr data-genre="{escape(genre)}">{row}</tr>')
     heads = "".join(f'<th style="padding: 1px 6px; text-align: {side}">{word}</th>' for side, word in (

@@ -1,5 +1,7 @@
 "Metrics against scikit-learn on many random tables: ties, one poster, rare genres, weights."
 
+from functools import partial
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
@@ -7,15 +9,15 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from postergenre.callbacks import Evaluation
 from postergenre.metrics import (
     average_precision,
-    bootstrap_spread,
+    confidence_interval,
+    contributions,
     counted_genres,
     decide,
     genre_table,
     headline,
-    paired_bootstrap,
+    paired_difference,
     rank_labels,
     rank_posters,
-    resample_weights,
     roc_auc,
     tune_thresholds,
 )
@@ -92,26 +94,29 @@ def test_no_threshold_beats_the_tuned_one(seed):
 def test_a_paired_comparison_needs_the_same_posters():
     targets, scores, _ = random_posters(5)
     with pytest.raises(ValueError, match="must both be"):
-        paired_bootstrap(targets, scores, scores[:-1], [f"{n}" for n in range(targets.shape[1])], min_positives=1)
+        paired_difference(targets, scores, scores[:-1], [f"{n}" for n in range(targets.shape[1])], min_positives=1)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_resample_is_what_scikit_learn_says_of_the_drawn_posters(seed):
-    "Ties included: a poster drawn twice stands beside its copy."
+def test_a_contribution_is_the_change_without_its_posters(seed):
+    "Ties included, and groups of uneven size."
     targets, scores, _ = random_posters(seed)
-    for weights in resample_weights(np.vstack([targets] * 2), 5, seed):
-        drawn = np.repeat(np.arange(2 * len(targets)) % len(targets), weights.astype(int))
-        ours = average_precision(rank_posters(*(np.vstack([table] * 2) for table in (targets, scores))), weights)
-        expected = average_precision_score(targets[drawn], scores[drawn], average=None)
-        assert np.allclose(ours, expected, rtol=0, atol=1e-12)
+    targets, scores = np.vstack([targets] * 3), np.vstack([scores] * 3)  # so that each group leaves a positive
+    whole = average_precision_score(targets, scores, average=None)
+    measure = partial(average_precision, rank_posters(targets, scores))
+    for most in (len(targets), 7):
+        for group, added in enumerate(contributions(measure, len(targets), most)):
+            kept = np.arange(len(targets)) % most != group
+            expected = kept.mean() * (whole - average_precision_score(targets[kept], scores[kept], average=None))
+            assert np.allclose(added, expected, rtol=0, atol=1e-12)
 
 
 def test_without_a_spread_there_is_a_reason_that_a_summary_can_hold(tmp_path):
     "A run must not fail at its very end because eleven of its genres have one positive each."
     targets = np.eye(60, 11)
     genres = [f"genre {number}" for number in range(11)]
-    spread = bootstrap_spread(targets, targets / 2, genres, min_positives=1)
-    assert spread["value"] == 1 and "too few for a bootstrap" in spread["reason"]
+    spread = confidence_interval(targets, targets / 2, genres, min_positives=1)
+    assert spread["value"] == 1 and "too few positives" in spread["reason"]
     write_json(tmp_path / "summary.json", spread)
     evaluation = Evaluation(0.5, targets, targets / 2)
     figures = describe_split(evaluation, genres, np.full(11, 0.5), min_positives=1)

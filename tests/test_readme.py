@@ -50,8 +50,8 @@ def test_the_results_are_a_table_as_the_report_writes_it(tmp_path):
     summary = {"job": "lr_find", "suggestion": {"words": ""}}
     (tmp_path / "lrf" / "summary.json").write_text(json.dumps(summary))
     assert list(table) == list(results_table(["lrf"], tmp_path))
-    for column in ("valid macro AP", "test macro AP"):
-        for cell, floor in zip(table[column], table["no skill"], strict=True):
+    for split in ("valid", "test"):
+        for cell, floor in zip(table[f"{split} macro AP"], table[f"{split} no skill"], strict=True):
             value, low, high = map(float, re.fullmatch(r"(0\.\d{3}) \((0\.\d{3}) to (0\.\d{3})\)", cell).groups())
             assert float(floor) < low <= value <= high, cell
 
