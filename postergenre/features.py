@@ -26,7 +26,7 @@ from torch.utils.data import Dataset, Sampler
 
 from .cache import FITTED, Rows, RowWriter, announced, cached_rows, stamps_of
 from .dataset import PosterDataset, make_loader
-from .inference import MANY, inference_precision, network_for
+from .inference import MANY, RUNTIME, inference_precision, network_for
 from .models import PosterClassifier
 
 # %% ../nbs/17_features.ipynb #6ba6f3a8
@@ -109,9 +109,9 @@ def features_name(
     settings: dict[str, Any],  # plain data: whatever else the features depend on
 ) -> str:
     "The name of an entry of the cache, with a hash of all that its content depends on."
-    packages = {name: version(name) for name in ("torch", "openvino", "timm", "albumentations", "numpy", "pillow")}
+    packages = {name: version(name) for name in ("torch", "timm", "albumentations", "numpy", "pillow")}
     recipe = dataset.augmentation.to_dict() if dataset.augmentation else None
-    given = [RECIPE, FITTED, settings, packages, cv2.__version__, recipe, views, dataset.seed]
+    given = [RECIPE, FITTED, settings, packages, RUNTIME, cv2.__version__, recipe, views, dataset.seed]
     known = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode())
     known.update(b"\0".join(dataset.paths.tolist()))
     known.update(stamps_of([path.decode("utf-8", "surrogateescape") for path in dataset.paths]).tobytes())

@@ -23,9 +23,16 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from .config import ConfigError
+
 # `convert_model` reports its use over the network unless this package is missing
 sys.modules.setdefault("openvino_telemetry", None)
-import openvino
+try:
+    import openvino
+except (ImportError, OSError) as error:  # no wheel for this machine, or a library that cannot be loaded
+    openvino, RUNTIME, NO_RUNTIME = None, "none", f"OpenVINO cannot be loaded ({error})"
+else:
+    RUNTIME, NO_RUNTIME = openvino.__version__, ""
 
 # %% ../nbs/10_inference.ipynb #3a7bb782
 MANY = 100  # images from which converting a network takes less time than it saves
@@ -40,7 +47,7 @@ class CompiledNetwork:
 
     def __init__(
         self,
-        model: openvino.Model,  # one input (-1, 3, height, width) uint8, fixed in size or not, one output (-1, width)
+        model: "openvino.Model",  # one input (-1, 3, height, width) uint8, fixed in size or not, one output (-1, width)
     ):
         threads = torch.get_num_threads()  # follows OMP_NUM_THREADS
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
@@ -77,7 +84,7 @@ def quiet_tracing() -> Iterator[None]:
 def _convert(
     network: nn.Module,  # in eval mode, or a trace
     images: torch.Tensor,  # (2, 3, height, width) uint8
-) -> openvino.Model:
+) -> "openvino.Model":
     shape = [-1, *images.shape[1:]]
     with quiet_tracing():
         if not isinstance(network, torch.jit.ScriptModule):
@@ -96,6 +103,9 @@ def compile_network(
     img_size: Sequence[int],  # height and width of the images, pixels
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     "Return the network as a `CompiledNetwork`, or as it is, with a printed reason, if that would not be exact."
+    if NO_RUNTIME:
+        _print_once(f"{NO_RUNTIME}; torch runs networks, more slowly.")
+        return network
     noise = torch.randint(0, 256, (2, 3, *img_size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     try:
         with torch.inference_mode():
@@ -134,4 +144,6 @@ def compile_onnx(
     file: Path | bytes,  # `model.onnx` of an export, or its content
 ) -> CompiledNetwork:
     "Return the network of an ONNX file for images of any size; raise RuntimeError if OpenVINO cannot read it."
+    if NO_RUNTIME:
+        raise ConfigError(f"`model`: an ONNX file needs OpenVINO. {NO_RUNTIME}. Install it, or use model.ts.")
     return CompiledNetwork(openvino.Core().read_model(file))
