@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from .config import ConfigError, told
+from .inference import RUNTIME
 from .models import PosterClassifier, check_finite, create_model
 from .paths import resolve_path, runs_path, write_json, write_whole
 from .runs import RETRAIN, is_finished, read_json
@@ -31,14 +32,15 @@ from .runs import RETRAIN, is_finished, read_json
 FORMAT = "postergenre checkpoint 1"
 LIBRARIES = (  # that make pixels, weights or metrics
     "postergenre", "torch", "torchvision", "timm", "accelerate", "pillow", "albumentations", "albucore", "numpy",
-    "scipy", "pandas", "scikit-learn",
+    "scipy", "pandas", "scikit-learn", "onnx", "onnxruntime",
 )  # fmt: skip
 
 
 def versions() -> dict[str, str]:
     "Return the version of Python and of every library that a result depends on."
     opencv = {"opencv": cv2.__version__}  # is installed under several names
-    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}, **opencv}
+    found = {name: version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), **found, **opencv, "openvino": RUNTIME}
 
 
 def plain_state(

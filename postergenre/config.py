@@ -374,9 +374,11 @@ class EvaluateParams(Schema):
     "The job `evaluate`."
 
     experiment_name: str = parameter("smoke", "the finished run to look at: a folder below runs/", pattern=RUN_NAME)
-    weights: Literal["auto", "best", "last", "swa"] = parameter(
-        "auto",
-        "which model of the run; auto: swa where it helped on validation data, or else best",
+    weights: Literal["auto", "best", "last", "swa", "model.ts", "model.pt2", "model.onnx", "model.int8.onnx"] = (
+        parameter(
+            "auto",
+            "which model or export of the run; auto: swa where it helped on validation data, or else best",
+        )
     )
     split: Literal["valid", "test"] = parameter("valid", "the posters it is evaluated on")
     threshold_rule: Literal["f1", "precision", "stored"] = parameter(

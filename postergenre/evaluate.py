@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['FEW_PREDICTED', 'MOST_GENRES', 'FEWEST', 'CANNOT_KNOW', 'STYLE', 'REPORT', 'WORDS', 'LIMITS', 'STOPS', 'HOW_LIKELY',
-           'STEP', 'FinishedRun', 'open_finished', 'Scored', 'score_anew', 'stored_scores', 'scores_of_split',
-           'prediction_notes', 'Thresholds', 'choose_thresholds', 'stored_thresholds', 'carried_in', 'save_thresholds',
-           'calibration_error', 'genre_figures', 'all_figures', 'genre_panels', 'plot_precision_recall',
-           'plot_calibration', 'photo', 'picture_type', 'surest_mistakes', 'plot_mistakes', 'fitted_images',
-           'surest_hits', 'cam_choice', 'plot_cams', 'plot_mean_maps', 'wilson_low', 'stops_at_most', 'missing_genres',
-           'replaced_evaluation', 'check_replaced', 'is_watched', 'Evaluated', 'title_of', 'export_note',
-           'reading_notes', 'cam_pictures', 'draw_pictures', 'score_run', 'with_pictures', 'evaluate_run', 'plain_rows',
-           'evaluation_facts', 'in_words', 'digits_of', 'told_apart', 'report_html', 'card_front', 'markdown_text',
-           'card_tables', 'model_card', 'write_evaluation', 'write_or_keep', 'show_results', 'ThresholdCounts',
-           'ThresholdFigure', 'data_address', 'small_picture', 'picture_cell', 'picture_row', 'EvaluationControls',
-           'ThresholdControls', 'MistakesControls', 'EvaluationPage']
+           'STEP', 'FinishedRun', 'open_finished', 'Scored', 'score_anew', 'score_export', 'stored_scores',
+           'scores_of_split', 'prediction_notes', 'Thresholds', 'choose_thresholds', 'stored_thresholds', 'carried_in',
+           'save_thresholds', 'calibration_error', 'genre_figures', 'all_figures', 'genre_panels',
+           'plot_precision_recall', 'plot_calibration', 'photo', 'picture_type', 'surest_mistakes', 'plot_mistakes',
+           'fitted_images', 'surest_hits', 'cam_choice', 'plot_cams', 'plot_mean_maps', 'wilson_low', 'stops_at_most',
+           'missing_genres', 'replaced_evaluation', 'check_replaced', 'is_watched', 'Evaluated', 'title_of',
+           'export_note', 'reading_notes', 'cam_pictures', 'draw_pictures', 'score_run', 'with_pictures',
+           'evaluate_run', 'plain_rows', 'evaluation_facts', 'in_words', 'digits_of', 'told_apart', 'report_html',
+           'card_front', 'markdown_text', 'card_tables', 'model_card', 'write_evaluation', 'write_or_keep',
+           'show_results', 'ThresholdCounts', 'ThresholdFigure', 'data_address', 'small_picture', 'picture_cell',
+           'picture_row', 'EvaluationControls', 'ThresholdControls', 'MistakesControls', 'EvaluationPage']
 
 # %% ../nbs/30_evaluate.ipynb #30c22ba7
 import base64
@@ -55,6 +55,7 @@ from .compare import state_of
 from .config import NEUTRAL, ConfigError, EvaluateParams, Params, nearest, told
 from .dataset import in_parallel, make_loader
 from .explain import grad_cam, mean_maps, overlay
+from .inference import MANY
 from postergenre.metrics import (
     INTERVAL_NEEDS,
     METRICS,
@@ -71,9 +72,10 @@ from postergenre.metrics import (
 from .models import PosterClassifier
 from .paths import runs_path, write_json
 from .plots import MARKS, compact, genre_colors, new_figure, plot_genre_table, prediction_grid, thumbnail
+from .predict import load_predictor
 from .report import markdown
 from .runs import lock_run, read_json, replace_files
-from .torchscript import chosen_weights, read_thresholds
+from .torchscript import chosen_weights, exported_from, read_thresholds
 from postergenre.training import (
     check_data,
     check_single_process,
@@ -96,6 +98,12 @@ class FinishedRun:
     sha256: str  # of its file
     meta: dict[str, Any]  # of the checkpoint
     model: PosterClassifier  # in eval mode
+    export: Path | None = None  # made from that checkpoint, if it is the one that scores
+
+    @property
+    def scored(self) -> str:
+        "Return the name of the file that scores the posters."
+        return (self.export or self.weights).name
 
     @property
     def genres(self) -> list[str]:
@@ -104,20 +112,23 @@ class FinishedRun:
 
 def open_finished(
     experiment_name: str,  # a folder below runs/
-    weights: str = "auto",  # auto, best, last or swa
+    weights: str = "auto",  # auto, best, last or swa, or the name of an export
 ) -> FinishedRun:
-    "The run, or `ConfigError` where it is running, broken, no training run, or its data have changed."
+    "Return the run; raise `ConfigError` if it is running, broken, no training run, or its data have changed."
     folder = runs_path() / experiment_name
     if (folder / "params.yaml").is_file() and state_of(folder) == "running":
         raise ConfigError(f"`experiment_name`: runs/{experiment_name} is being trained. Wait until it is finished.")
     folder, params, _ = finished_run(Params(experiment_name=experiment_name))
-    path = chosen_weights(folder, weights)
+    export = folder / weights if weights.startswith("model.") else None
+    if export and not export.is_file():
+        raise ConfigError(f"`weights`: runs/{folder.name} has no {weights}. Export it first: nbs/to_torchscript.ipynb.")
+    path = exported_from(export) if export else chosen_weights(folder, weights)
     checkpoint = load_checkpoint(path)
     with told():
         data = load_run_data(params.model_copy(update={"cache": False}))  # of no use to one look at few posters
     check_data(folder, checkpoint["meta"], data)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return FinishedRun(folder, params, data, path, sha256, checkpoint["meta"], model_of(checkpoint))
+    return FinishedRun(folder, params, data, path, sha256, checkpoint["meta"], model_of(checkpoint), export)
 
 # %% ../nbs/30_evaluate.ipynb #87843ba0
 @dataclass(frozen=True)
@@ -147,6 +158,19 @@ def score_anew(
     return found.scores.astype(np.float64)
 
 
+def score_export(
+    run: FinishedRun,  # with an export
+    split: str,  # valid or test
+) -> np.ndarray:
+    "Return (posters, genres) float64 scores of an exported file."
+    dataset, predictor = dataset_of(run.params, run.data, split), load_predictor(run.export)
+    if len(dataset) >= MANY:
+        predictor.scores.compile()
+    loader = make_loader(dataset, 2 * run.params.batch_size, num_workers=run.params.num_workers)
+    scores = [predictor.scores(images.to(predictor.device)).cpu() for images, _, _ in loader]
+    return torch.cat(scores).numpy().astype(np.float64)
+
+# %% ../nbs/30_evaluate.ipynb #0ad0158e
 def stored_scores(
     run: FinishedRun,
     split: str,  # valid or test
@@ -179,8 +203,10 @@ def scores_of_split(
     frame = getattr(run.data, split)
     if not len(frame):
         raise ConfigError(f"`split`: runs/{run.folder.name} has no {split} posters. Give `split: valid`.")
-    scores, origin = stored_scores(run, split), f"{split}_predictions.csv"
-    if scores is None:
+    scores, origin = None if run.export else stored_scores(run, split), f"{split}_predictions.csv"
+    if run.export:
+        scores, origin = score_export(run, split), run.export.name
+    elif scores is None:
         scores, origin = score_anew(run, split), "the network, run anew"
     targets = targets_of(frame, run.genres).astype(np.uint8)
     return Scored(split, frame["Id"].tolist(), frame["path"].tolist(), targets, scores, origin)
@@ -617,12 +643,12 @@ def replaced_evaluation(
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
         kept = there["split"], there["weights"]["sha256"], there["thresholds"]["rule"]
-        file, posters = there["weights"]["file"], f"{there['posters']:,}"
+        file, posters = there.get("scored", there["weights"]["file"]), f"{there['posters']:,}"
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return ""  # none, or none that is whole
-    if kept == (split, run.sha256, thresholds.rule):
+    if kept == (split, run.sha256, thresholds.rule) and file == run.scored:
         return ""
-    file += "" if kept[1] == run.sha256 or file != run.weights.name else " as it was then"
+    file += "" if kept[1] == run.sha256 or file != run.scored else " as it was then"
     return f"{file} on {posters} {kept[0]} posters, thresholds: {kept[2]}"
 
 
@@ -669,9 +695,7 @@ def title_of(
     "What was evaluated on what, in a sentence."
     run, shown = evaluated.run, evaluated.shown
     words = {"valid": "validation", "test": "test"}[shown.split]
-    return (
-        f"{run.weights.name} of runs/{run.folder.name} on {len(shown.ids):,} {words} posters (scores: {shown.origin})."
-    )
+    return f"{run.scored} of runs/{run.folder.name} on {len(shown.ids):,} {words} posters (scores: {shown.origin})."
 
 # %% ../nbs/30_evaluate.ipynb #fe529120
 def export_note(
@@ -704,8 +728,9 @@ def reading_notes(
 ) -> list[str]:
     "Sentences on what must be known to read the figures."
     export = export_note(run, thresholds.values)
-    seen = ((run.meta.get("start") or {}).get("seen") or {}).get(shown.split)
-    learned = f"{seen or 0:,} of these posters were learned before, from another split: figures of new ones are lower."
+    seen = ((run.meta.get("start") or {}).get("seen") or {}).get(shown.split, 0)
+    number = "An unknown number" if seen is None else f"{seen:,}"
+    learned = f"{number} of these posters were learned before, from another split: figures of new ones may be lower."
     flattering = (
         "The checkpoint was chosen on these posters, and thresholds are tuned on them: test posters flatter less."
     )
@@ -715,7 +740,7 @@ def reading_notes(
         *thresholds.notes,
         *([flattering] if shown.split == "valid" else []),
         *([export] if export else []),
-        *([learned] if seen else []),
+        *([learned] if seen != 0 else []),
     ]
 
 # %% ../nbs/30_evaluate.ipynb #6c8a9f34
@@ -845,6 +870,7 @@ def evaluation_facts(
         "format": "postergenre evaluation 1",
         "experiment_name": run.params.experiment_name,
         "weights": {"file": run.weights.name, "sha256": run.sha256, "epoch": run.meta["epoch"]},
+        "scored": run.scored,
         "split": shown.split,
         "posters": len(shown.ids),
         "scores_from": shown.origin,

@@ -10,9 +10,11 @@ __all__ = ['MANY', 'CHUNK', 'CompiledNetwork', 'quiet_tracing', 'compile_network
 import contextlib
 import copy
 import functools
+import os
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -81,6 +83,27 @@ def quiet_tracing() -> Iterator[None]:
         yield
 
 
+# a trace takes some 20 MB that torch never gives back, and a training run compiles its network after each epoch
+_traces: weakref.WeakKeyDictionary[nn.Module, tuple[torch.Size, torch.jit.ScriptModule]] = weakref.WeakKeyDictionary()
+
+
+def _trace(
+    network: nn.Module,  # in eval mode
+    images: torch.Tensor,  # (2, 3, height, width) uint8
+) -> torch.jit.ScriptModule:
+    "Return a trace that shares no memory with the network; made once, then given the weights of now."
+    shape, trace = _traces.get(network, (None, None))
+    if shape != images.shape:
+        twin = copy.deepcopy(network).eval().requires_grad_(False)
+        trace = torch.jit.trace(twin, images, check_trace=False)
+        _traces[network] = images.shape, trace
+    trace = copy.deepcopy(trace)  # OpenVINO keeps the memory of what it converts
+    own = dict([*trace.named_parameters(), *trace.named_buffers()])
+    for name, value in [*network.named_parameters(), *network.named_buffers()]:
+        own[name].copy_(value)
+    return trace
+
+
 def _convert(
     network: nn.Module,  # in eval mode, or a trace
     images: torch.Tensor,  # (2, 3, height, width) uint8
@@ -88,14 +111,14 @@ def _convert(
     shape = [-1, *images.shape[1:]]
     with quiet_tracing():
         if not isinstance(network, torch.jit.ScriptModule):
-            network = copy.deepcopy(network).eval().requires_grad_(False)
-            network = torch.jit.trace(network, images, check_trace=False)
+            network = _trace(network, images)
         return openvino.convert_model(network, example_input=images, input=[(shape, openvino.Type.u8)])
 
 # %% ../nbs/10_inference.ipynb #6a38f18d
 @functools.cache  # a training run compiles its network after each epoch
 def _print_once(line: str) -> None:
-    print(line)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, the main one
+        print(line)
 
 
 def compile_network(

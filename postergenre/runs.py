@@ -154,7 +154,8 @@ def settle(
             else:
                 os.replace(file, folder / file.name)
         decided.rmdir()
-    for unfinished in [*folder.rglob(".*.tmp")]:
+    # other folders below may be of jobs that are at work, such as a prediction
+    for unfinished in [*folder.glob(".*.tmp"), *(folder / "checkpoints").glob(".*.tmp")]:
         shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink(missing_ok=True)
 
 # %% ../nbs/03_runs.ipynb #a3e1000f

@@ -8,7 +8,8 @@ __all__ = ['NOTES', 'LARGEST_DIFFERENCE', 'LARGEST_ROUNDING', 'INT8_LIMIT', 'N_C
            'onnx_file', 'load_torchscript', 'load_program', 'load_onnx', 'read_notes', 'read_thresholds',
            'carried_thresholds', 'export_notes', 'compare', 'parity_table', 'check_parity', 'import_nncf',
            'quantize_network', 'calibration_posters', 'compare_precisions', 'int8_file', 'describe_int8', 'Export',
-           'chosen_weights', 'has_int8', 'stored_export', 'load_contents', 'export_run', 'write_export']
+           'exported_from', 'chosen_weights', 'has_int8', 'stored_export', 'load_contents', 'export_run',
+           'write_export']
 
 # %% ../nbs/21_torchscript.ipynb #4af971dd
 import copy
@@ -581,6 +582,19 @@ class Export:
         )
 
 # %% ../nbs/21_torchscript.ipynb #21a00001
+def exported_from(
+    path: Path,  # an exported file
+) -> Path:
+    "Return the checkpoint that an export was made from; raise `ConfigError` if it is not there, or another by now."
+    notes = read_notes(path)["postergenre"]
+    found = path.with_name(notes["weights"])
+    if not found.is_file():
+        raise ConfigError(f"This needs the checkpoint {found.name} beside {path.name}, which was made from it.")
+    if notes.get("weights_sha256") != hashlib.sha256(found.read_bytes()).hexdigest():
+        raise ConfigError(f"{path.name} was made from another {found.name} than is beside it. Export the run again.")
+    return found
+
+
 def chosen_weights(
     folder: Path,  # of a finished run
     wanted: str,  # auto, best, last or swa
@@ -597,7 +611,7 @@ def chosen_weights(
         raise ConfigError(f"`export_weights`: given {wanted!r}, but runs/{folder.name} has no {path.name}.{first}")
     return path
 
-
+# %% ../nbs/21_torchscript.ipynb #e61306fc
 def has_int8(
     folder: Path,  # of a finished run
     summary: dict[str, Any],  # its export.json

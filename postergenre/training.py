@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['PREFIXES_OF_OTHER_JOBS', 'LONGEST_WAIT', 'LOSS_INTERVAL', 'CannotResume', 'differences_that_matter', 'must_be_new',
            'open_run', 'cache_folder', 'load_run_data', 'dataset_of', 'evaluation_loader', 'start_of', 'replaced_start',
-           'posters_seen', 'describe_seen', 'start_from', 'load_start', 'check_environment', 'check_notebooks',
-           'create_accelerator', 'check_single_process', 'check_metric', 'loss_of', 'create_run', 'features_for_head',
-           'compiled', 'check_batch_size', 'check_batch_norm', 'add_training', 'run_state', 'save_state', 'check_data',
-           'restore_state', 'tell_progress', 'load_state', 'begin_run', 'continue_run', 'prepare', 'seed_epoch',
-           'share_batch_norm', 'divergence', 'mean_losses', 'check_weights', 'train_epoch', 'evaluate', 'validate',
-           'check_stored', 'call', 'fit', 'describe_split', 'save_predictions', 'run_file', 'finish', 'compare_stored',
-           'summarise', 'summary_of', 'train', 'finished_run']
+           'learned_elsewhere', 'posters_seen', 'describe_seen', 'start_from', 'load_start', 'check_environment',
+           'check_notebooks', 'create_accelerator', 'check_single_process', 'check_metric', 'loss_of', 'create_run',
+           'features_for_head', 'compiled', 'check_batch_size', 'check_batch_norm', 'add_training', 'run_state',
+           'save_state', 'check_data', 'restore_state', 'tell_progress', 'load_state', 'begin_run', 'continue_run',
+           'prepare', 'seed_epoch', 'share_batch_norm', 'divergence', 'mean_losses', 'check_weights', 'train_epoch',
+           'evaluate', 'validate', 'check_stored', 'call', 'fit', 'describe_split', 'save_predictions', 'run_file',
+           'finish', 'compare_stored', 'summarise', 'summary_of', 'train', 'finished_run']
 
 # %% ../nbs/18_training.ipynb #5cc71bc8
 import copy
@@ -240,15 +240,23 @@ def replaced_start(
     )
 
 # %% ../nbs/18_training.ipynb #18a00001
+def learned_elsewhere(
+    checkpoint: dict[str, Any],
+) -> bool:
+    "Return True if a stage before the checkpoint's own was trained on another split."
+    return bool((checkpoint["meta"].get("start") or {}).get("other_split"))
+
+
 def posters_seen(
     checkpoint: dict[str, Any],  # that a run starts from
     data: Data,  # of the run
 ) -> dict[str, int | None]:
-    "Return how many validation and test posters the checkpoint was trained on; None if its run is not there to ask."
+    "Return how many validation and test posters the checkpoint has learned; None if that is not known."
     if checkpoint["meta"]["split_hash"] == data.split_hash:
         return (checkpoint["meta"].get("start") or {}).get("seen", {"valid": 0, "test": 0})
-    table = checkpoint["path"].parent / "train_df.csv"
-    if not table.is_file():
+    folder = checkpoint["path"].parent
+    table = (folder.parent if folder.name == "checkpoints" else folder) / "train_df.csv"
+    if not table.is_file() or learned_elsewhere(checkpoint):
         return {"valid": None, "test": None}
     learned = set(read_table(table, "Id")["Id"])
     return {split: int(getattr(data, split)["Id"].isin(learned).sum()) for split in ("valid", "test")}
@@ -262,7 +270,7 @@ def describe_seen(
     if None in seen.values():
         return (
             f"`allow_other_split`: how many validation and test posters {run.start['checkpoint_name']} was trained on "
-            "is not known, because its run's train_df.csv is not next to it."
+            "is not known: its run's train_df.csv is not there, or a stage before it was trained on another split."
         )
     counts = [f"{n:,} of {len(getattr(run.data, split)):,} {split} posters" for split, n in seen.items() if n]
     if not counts:
@@ -300,7 +308,8 @@ def load_start(
         if params.checkpoint_name:
             checkpoint = load_checkpoint(find_checkpoint(params.checkpoint_name))
             run.start_report = start_from(run.model, params, run.data, checkpoint)
-            run.start = start_of(params) | {"seen": posters_seen(checkpoint, run.data)}
+            other = checkpoint["meta"]["split_hash"] != run.data.split_hash or learned_elsewhere(checkpoint)
+            run.start = start_of(params) | {"seen": posters_seen(checkpoint, run.data), "other_split": other}
         elif params.pretrained_file:
             run.start_report = load_pretrained_file(
                 run.model, params.pretrained_file, params.model_name, params.img_size, params.model_kwargs

@@ -7,7 +7,6 @@ __all__ = ['HEIGHT', 'POSTER', 'ROW', 'checkpoint_of', 'Judge', 'load_judge', 'r
            'bars', 'png', 'WherePanel', 'TryPage', 'try_it']
 
 # %% ../nbs/31_try_it.ipynb #d6382611
-import hashlib
 import io
 from dataclasses import dataclass
 from html import escape
@@ -29,27 +28,14 @@ from .models import PosterClassifier
 from .paths import resolve_path
 from .plots import genre_colors, shorten, thumbnail
 from .predict import Predictor, demo_pictures, find_model, load_predictor, pictures_in, printable
-from .torchscript import export_run, read_notes
+from .torchscript import export_run, exported_from
 
 # %% ../nbs/31_try_it.ipynb #d647b9ac
 def checkpoint_of(
     path: Path,  # a model file
 ) -> Path:
     "The checkpoint that a model file was made from; raises `ConfigError` where it is not there, or another by now."
-    if path.suffix == ".pth":
-        return path
-    notes = read_notes(path)["postergenre"]
-    found = path.with_name(notes["weights"])
-    if not found.is_file():
-        raise ConfigError(
-            f"Where the network looked cannot be shown: that needs the checkpoint {found.name} beside {path.name}."
-        )
-    if notes.get("weights_sha256") != hashlib.sha256(found.read_bytes()).hexdigest():
-        raise ConfigError(
-            f"Where the network looked cannot be shown: {path.name} was made from another {found.name} than is beside "
-            "it. Export the run anew."
-        )
-    return found
+    return path if path.suffix == ".pth" else exported_from(path)
 
 
 @dataclass(frozen=True)
@@ -90,7 +76,7 @@ def load_judge(
     try:
         eager = model_of(load_checkpoint(checkpoint_of(path)))
     except ConfigError as error:
-        return Judge(predictor, None, str(error))
+        return Judge(predictor, None, f"Where the network looked cannot be shown: {error}")
     return Judge(predictor, eager)
 
 # %% ../nbs/31_try_it.ipynb #5c763932

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from postergenre.checkpoints import load_checkpoint, model_of
+from postergenre.checkpoints import load_checkpoint, load_plain, model_of
 from postergenre.config import ConfigError, EvaluateParams, PredictParams, make_params
 
 SMALL = {
@@ -99,7 +99,7 @@ def broken(runs):
 
 def spoil(path) -> None:
     "Put a NaN into a checkpoint, as an earlier version of this project would have."
-    content = load_checkpoint(path)
+    content = load_plain(path)
     content["model"]["backbone.bn1.weight"][0] = torch.nan
     torch.save(content, path)
 

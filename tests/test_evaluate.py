@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import signal
 
 import numpy as np
 import pandas as pd
@@ -95,6 +93,32 @@ def test_a_precision_that_is_just_reached_is_reached():
     assert 0.1 < found.values[0] < 0.8 and not found.notes
 
 
+@pytest.mark.parametrize("file", ["model.ts", "model.onnx"])
+def test_an_export_is_evaluated_as_the_checkpoint_it_was_made_from(evaluated, trained, monkeypatch, file):
+    from postergenre import evaluate
+    from postergenre.torchscript import export_run
+
+    export = export_run(trained).folder / file
+    run = evaluate.open_finished("tiny", file)
+    monkeypatch.setattr(evaluate, "MANY", 1)  # compiled
+    found = evaluate.scores_of_split(run, "test")
+    assert found.origin == run.scored == file and evaluated.run.scored == run.weights.name
+    assert np.abs(found.scores - evaluated.shown.scores).max() < 1e-4 and found.scores.std() > 0
+    evaluate.write_evaluation(evaluated)
+    assert evaluate.replaced_evaluation(run, "test", evaluated.thresholds).startswith(run.weights.name)
+
+    content = run.weights.read_bytes()
+    try:
+        run.weights.write_bytes(content + b" ")
+        with pytest.raises(ConfigError, match=f"{file} was made from another {run.weights.name}"):
+            evaluate.open_finished("tiny", file)
+    finally:
+        run.weights.write_bytes(content)
+    export.rename(export.with_suffix(".away"))
+    with pytest.raises(ConfigError, match=f"`weights`: runs/tiny has no {file}. Export it first"):
+        evaluate.open_finished("tiny", file)
+
+
 def test_thresholds_of_weights_that_were_replaced_are_refused(evaluated, tmp_path):
     from postergenre.evaluate import save_thresholds
 
@@ -181,30 +205,6 @@ def test_what_is_written_stands_alone_and_is_escaped(evaluated):
     assert set(facts["thresholds"]["values"]) == set(evaluated.run.genres)
     assert facts["thresholds"]["tuned_on"] == "valid"
     assert facts["data_hash"] == evaluated.run.data.data_hash and len(facts["weights"]["sha256"]) == 64
-
-
-def test_a_killed_job_leaves_no_half_file(evaluated):
-    from postergenre.evaluate import write_evaluation
-
-    before = {path.name: path.read_bytes() for path in write_evaluation(evaluated)}
-    folder = evaluated.run.folder
-    child = os.fork()
-    if child == 0:
-        replace, done = os.replace, []
-
-        def killed_at_the_second(*arguments):
-            if done:
-                os.kill(os.getpid(), signal.SIGKILL)
-            done.append(replace(*arguments))
-
-        os.replace = killed_at_the_second
-        write_evaluation(evaluated)
-        os._exit(0)
-    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    assert not (folder / "evaluation.json").exists()  # so nobody takes the three for one
-    assert all((folder / name).read_bytes() == before[name] for name in ("report.html", "MODEL_CARD.md"))
-    write_evaluation(evaluated)
-    assert (folder / "evaluation.json").read_bytes() == before["evaluation.json"] and not list(folder.glob(".*.tmp"))
 
 
 def test_an_evaluation_of_something_else_is_kept_unless_asked(evaluated):

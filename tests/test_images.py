@@ -20,7 +20,7 @@ from postergenre.dataset import PosterDataset, fit_poster
 from postergenre.demo import draw_demo_posters, draw_poster
 from postergenre.images import PosterError, decode_poster, describe_error, open_rgb
 from postergenre.plots import thumbnail
-from postergenre.predict import PictureFolder, pictures_in
+from postergenre.predict import ImageList, PictureFolder, pictures_in
 from postergenre.training import finish, fit, prepare, release, train
 from postergenre.try_it import read_picture
 
@@ -81,7 +81,7 @@ def test_audit_dataset_prediction_page_and_plots_see_the_same(tmp_path, poster):
     paths = pictures_in(tmp_path)
     posters, predicted = (
         PosterDataset(list(map(str, paths)), np.zeros((9, 1)), (96, 64)),
-        PictureFolder(paths, (96, 64)),
+        PictureFolder(ImageList(map(str, paths)), (96, 64)),
     )
     for index, path in enumerate(paths):
         image = decode_poster(path)
@@ -165,7 +165,10 @@ def test_a_small_file_that_would_fill_the_memory_is_refused_by_all(tmp_path):
         path = tmp_path / name
         with pytest.raises(PosterError, match=reason):
             decode_poster(path)
-        assert reason in inspect_picture(str(path)).fault and reason in PictureFolder([path], (96, 64))[0][1]
+        assert (
+            reason in inspect_picture(str(path)).fault
+            and reason in PictureFolder(ImageList([str(path)]), (96, 64))[0][1]
+        )
         with pytest.raises(PosterError, match=reason):
             read_picture(path, name)
 
