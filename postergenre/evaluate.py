@@ -74,7 +74,7 @@ from .paths import runs_path, write_json
 from .plots import MARKS, compact, genre_colors, new_figure, plot_genre_table, prediction_grid, thumbnail
 from .predict import load_predictor
 from .report import markdown
-from .runs import lock_run, read_json, replace_files
+from .runs import locked_run, read_json, replace_files
 from .torchscript import chosen_weights, exported_from, read_thresholds
 from postergenre.training import (
     check_data,
@@ -315,7 +315,7 @@ def save_thresholds(
         "data_hash": run.data.data_hash,
         "split_hash": run.data.split_hash,
     }
-    with lock_run(run.folder, patience=10):
+    with locked_run(run.folder, patience=10):
         if hashlib.sha256(run.weights.read_bytes()).hexdigest() != run.sha256:
             raise ConfigError(
                 f"{run.weights.name} of runs/{run.folder.name} is not what it was when this page was opened. Run the "
@@ -1142,7 +1142,7 @@ def write_evaluation(
     `ConfigError` where an evaluation of something else is there and is not to be replaced."""
     folder, facts = evaluated.run.folder, evaluation_facts(evaluated)
     texts = {"report.html": report_html(evaluated), "MODEL_CARD.md": model_card(evaluated)}
-    with lock_run(folder):
+    with locked_run(folder):
         if not overwrite:
             check_replaced(evaluated.run, evaluated.shown.split, evaluated.thresholds)
         with replace_files(folder, "evaluation.json") as files:

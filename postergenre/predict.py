@@ -801,6 +801,11 @@ def write_shards(
     for number, rows in zip(missing, parts, strict=True):
         found = list(islice(scored, len(rows)))
         scores = np.array([scores for scores, _ in found], dtype=np.float32).reshape(-1, len(predictor.genres))
+        if images.root and not URL.match(images.root) and not os.path.isdir(images.root):
+            raise ConfigError(
+                f"`images`: {images.root} is not there any more. Complete shards are kept: bring it back, and run the "
+                "same command again."
+            )
         names, errors = [printable(images[row]) for row in rows], [error for _, error in found]
         write_shard(shards, number, predictions_table(names, scores, errors, predictor))
     next(scored, None)  # lets the progress line say that all are done

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RETRAIN', 'SUMMARY', 'RUN_FILE', 'STAGES', 'read_json', 'read_table', 'read_run_params', 'read_run', 'mark_run',
-           'is_finished', 'replace_files', 'settle', 'lock_file', 'lock_run', 'release', 'set_aside', 'remove_replaced']
+           'is_finished', 'replace_files', 'settle', 'lock_file', 'lock_run', 'locked_run', 'release', 'set_aside',
+           'remove_replaced']
 
 # %% ../nbs/03_runs.ipynb #a3e10003
 import contextlib
@@ -183,6 +184,19 @@ def lock_run(
             ) from None
         settle(folder)
     return lock
+
+
+@contextlib.contextmanager
+def locked_run(
+    folder: Path,  # runs/<experiment_name>
+    patience: float = 120,  # seconds to wait for another process
+) -> Iterator[None]:
+    "Lock a run's folder for a while, see `lock_run`; a lock that this process had before is kept."
+    lock = lock_run(folder, patience)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def release(

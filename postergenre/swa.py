@@ -32,7 +32,7 @@ from .config import ConfigError, Params
 from .dataset import make_loader
 from .metrics import digits_apart, headline, paired_difference, tune_thresholds
 from .paths import write_json
-from .runs import lock_run, read_json, replace_files
+from .runs import locked_run, read_json, replace_files
 from .sampler import IterationSampler
 from postergenre.training import (
     check_data,
@@ -210,7 +210,7 @@ def average_run(
         "checkpoints": [path.name for path in paths],
         "sha256": [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths],
     }
-    with lock_run(folder):
+    with locked_run(folder):
         stored = stored_averaging(folder, wanted, params.overwrite)
         return stored or _average(params, trained, folder, paths, wanted)
 

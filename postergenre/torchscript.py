@@ -47,7 +47,7 @@ from .inference import compile_network, compile_onnx, quiet_tracing
 from .metrics import headline
 from .models import PosterClassifier, check_finite
 from .paths import write_json
-from .runs import RETRAIN, lock_run, read_json, replace_files
+from .runs import RETRAIN, locked_run, read_json, replace_files
 from postergenre.training import (
     check_data,
     check_single_process,
@@ -668,7 +668,7 @@ def export_run(
     "Write the files and `export.json` of a finished run in one step; return an export that is there already."
     check_single_process("to_torchscript")
     folder, trained, _ = finished_run(params)
-    with lock_run(folder):
+    with locked_run(folder):
         weights = chosen_weights(folder, params.export_weights)
         made_from = {
             "asked_for": params.export_weights,

@@ -68,6 +68,25 @@ def test_a_csv_and_a_folder_of_shards_are_the_same_table(folder):
     assert not list(folder.glob(".*"))
 
 
+def test_a_folder_that_vanishes_stops_the_job_which_goes_on_when_it_is_back(folder, monkeypatch):
+    job(folder, output=str(folder / "whole.csv"))
+    scored, images, away = [], folder / "images", folder / "away"
+
+    def vanish(*given):
+        scored.append(predict.score_batch)
+        if len(scored) == 2 and images.exists():
+            images.rename(away)
+        return score_batch(*given)
+
+    score_batch = predict.score_batch
+    monkeypatch.setattr(predict, "score_batch", vanish)
+    with pytest.raises(ConfigError, match="is not there any more. Complete shards are kept"):
+        job(folder, shard_size=4, batch_size=2)
+    away.rename(images)
+    job(folder, shard_size=4, batch_size=2)
+    assert (folder / "predictions.csv").read_bytes() == (folder / "whole.csv").read_bytes()
+
+
 def test_the_table_does_not_depend_on_shards_batches_or_threads(folder):
     wanted = None
     for number, values in enumerate(({}, {"shard_size": 1}, {"batch_size": 3, "shard_size": 7}, {"num_workers": 0})):

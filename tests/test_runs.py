@@ -188,3 +188,22 @@ def test_a_read_only_folder_is_told_and_left_as_it_is(disk, run):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RUNS_PATH", str(place / "a_file"))
             job("train", root_path=str(place / "demo_posters_100"))
+
+
+def test_a_lock_that_is_taken_twice_is_free_after_both(tmp_path):
+    from filelock import FileLock, Timeout
+
+    from postergenre.runs import lock_file, lock_run, locked_run, release
+
+    folder = tmp_path / "run"
+    other = FileLock(lock_file(folder), is_singleton=False)
+    own = lock_run(folder)
+    with locked_run(folder), pytest.raises(Timeout):
+        other.acquire(timeout=0)
+    with pytest.raises(Timeout):  # still that of this process
+        other.acquire(timeout=0)
+    release(own)
+    with locked_run(folder):
+        pass
+    with other.acquire(timeout=0):
+        assert other.is_locked
