@@ -51,6 +51,8 @@ class CompiledNetwork:
         self,
         model: "openvino.Model",  # one input (-1, 3, height, width) uint8, fixed in size or not, one output (-1, width)
     ):
+        # OpenVINO sets itself up when an array is first read, and two threads that do so at once can wait for ever
+        openvino.Tensor(np.zeros(1, np.uint8)).data.sum()
         threads = torch.get_num_threads()  # follows OMP_NUM_THREADS
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
         self.shape = model.input(0).partial_shape

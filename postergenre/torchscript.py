@@ -44,7 +44,7 @@ from .config import ConfigError, Params
 from .dataset import PosterDataset
 from .images import decode_poster
 from .inference import compile_network, compile_onnx, quiet_tracing
-from .metrics import headline
+from .metrics import counted_genres, headline
 from .models import PosterClassifier, check_finite
 from .paths import write_json
 from .runs import RETRAIN, locked_run, read_json, replace_files
@@ -516,6 +516,7 @@ def compare_precisions(
     same = np.equal(*(given >= np.array(thresholds) for given in found))
     return {
         "posters": len(targets),
+        "genres": int(counted_genres(targets, min_positives).sum()),
         "macro_ap": now,
         "exact_macro_ap": before,
         "same_decisions": float(same.mean()),
@@ -550,8 +551,8 @@ def describe_int8(
 ) -> str:
     "Return what became of int8 as a sentence."
     figures = (
-        f"macro AP is {record['macro_ap']:.4f} on {record['posters']:,} validation posters, and "
-        f"{record['exact_macro_ap']:.4f} with the exact model"
+        f"macro AP over {record['genres']} genres is {record['macro_ap']:.4f} on {record['posters']:,} validation "
+        f"posters, and {record['exact_macro_ap']:.4f} with the exact model"
     )
     if not record["kept"]:
         return f"model.int8.onnx was left out, because it loses more than {INT8_LIMIT:g}: {figures}."

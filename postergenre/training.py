@@ -315,6 +315,11 @@ def load_start(
                 run.model, params.pretrained_file, params.model_name, params.img_size, params.model_kwargs
             )
             run.start = start_of(params)
+            if others := int(run.start_report["status"].eq("unexpected").sum()):
+                print(
+                    f"`pretrained_file`: {others:,} tensors of {params.pretrained_file} belong to no part of "
+                    f"{params.model_name}: are they weights of another network?"
+                )
 
 # %% ../nbs/18_training.ipynb #3c1f7a02
 def check_environment(
