@@ -122,4 +122,4 @@ def test_an_old_export_beside_new_weights_gets_no_map(chain, tmp_path):
     with (tmp_path / weights).open("ab") as file:  # the last epoch may be the best one
         file.write(b"\0")
     judge = load_judge(tmp_path / "model.ts")
-    assert judge.eager is None and "Export the run anew" in judge.reason
+    assert judge.eager is None and "Export the run again" in judge.reason
