@@ -62,6 +62,8 @@ def as_write_errors(
     "Raise `WriteError` in place of the errors of a full disk or of a folder that cannot be written to."
     try:
         yield
+    except WriteError:  # of a file that was written for this one
+        raise
     except OSError as error:
         path, said = Path(path), os.strerror(error.errno or 0)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

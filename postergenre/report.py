@@ -52,9 +52,10 @@ def result_row(
     "Return the results of a finished run for people; raise `FileNotFoundError` if it is not, `ConfigError` if damaged."
     if not is_finished(folder):
         raise FileNotFoundError(f"runs/{folder.name} is not finished.")
-    summary = read_json(folder / SUMMARY, "job")
+    is_test = read_json(folder / SUMMARY, "job")["job"] == "lr_find"
+    summary = read_json(folder / SUMMARY, *(["suggestion"] if is_test else ["seconds", "epochs", "best_epoch"]))
     row = {"run": folder.name, **dict.fromkeys([*COLUMNS, "seconds"], "-"), "note": ""}
-    if summary["job"] == "lr_find":
+    if is_test:
         return {**row, "note": summary["suggestion"]["words"].split(" (")[0]}
     for split in ("valid", "test"):
         row |= split_cells(split, summary.get(split))

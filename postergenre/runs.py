@@ -13,7 +13,8 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,14 @@ from .paths import as_write_errors, write_json, write_whole
 RETRAIN = "Train the run again with `overwrite: true` (nbs/train.ipynb); what is there is moved aside first."
 
 
-def read_json(
-    path: Path,  # a JSON file of a run
-    *names: str,  # that it must hold
-    remedy: str = RETRAIN,  # the last sentence of the message
-) -> dict[str, Any]:
-    "Return the content of a JSON file; raise `ConfigError` if it is missing, damaged, or lacks a name."
+def _read_checked(
+    read: Callable[[Path], Any],  # the content of a file, by name; raises `ValueError` if it is damaged
+    path: Path,  # of a run
+    names: Sequence[str],  # that it must hold
+    remedy: str,  # the last sentence of the message
+) -> Any:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds {type(content).__name__}, not names with values")
+        content = read(path)
         lacking = [name for name in names if name not in content]
         if not lacking:
             return content
@@ -48,23 +47,30 @@ def read_json(
     raise ConfigError(f"runs/{path.parent.name}/{path.name} {problem}. {remedy}")
 
 
+def _named_values(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds {type(content).__name__}, not names with values")
+    return content
+
+
+def read_json(
+    path: Path,  # a JSON file of a run
+    *names: str,  # that it must hold
+    remedy: str = RETRAIN,  # the last sentence of the message
+) -> dict[str, Any]:
+    "Return the content of a JSON file; raise `ConfigError` if it is missing, damaged, or lacks a name."
+    return _read_checked(_named_values, path, names, remedy)
+
+
 def read_table(
     path: Path,  # a CSV file of a run
     *names: str,  # of columns that it must have
     remedy: str = RETRAIN,  # the last sentence of the message
 ) -> pd.DataFrame:
     "Return a table; Ids and genres are text; raise `ConfigError` if it is missing, damaged, or lacks a column."
-    try:
-        table = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(("Id", "genre", "true"), str))
-        lacking = [name for name in names if name not in table]
-        if not lacking:
-            return table
-        problem = f"lacks the column {', '.join(lacking)}"
-    except FileNotFoundError:
-        problem = "is missing"
-    except ValueError as error:
-        problem = f"is damaged ({error})" if path.stat().st_size else "is empty"
-    raise ConfigError(f"runs/{path.parent.name}/{path.name} {problem}. {remedy}")
+    texts = dict.fromkeys(("Id", "genre", "true"), str)
+    return _read_checked(partial(pd.read_csv, keep_default_na=False, dtype=texts), path, names, remedy)
 
 # %% ../nbs/03_runs.ipynb #a3e10014
 def read_run_params(

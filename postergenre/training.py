@@ -673,6 +673,11 @@ def load_state(
     if read_run(folder)[1] not in ("resumable", "finished"):
         return None
     path = folder / "state.pth"
+    if is_finished(folder) and not path.is_file():
+        raise CannotResume(
+            f"runs/{folder.name} is finished, but {path.name} is missing, so it cannot be shown. Results and models "
+            "can be used as before; `overwrite: true` moves it aside and trains it anew."
+        )
     try:
         state = load_plain(path)
         check_finite(path, state["model"])

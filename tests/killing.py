@@ -11,12 +11,12 @@ import shutil
 import signal
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from predicting import in_child
 
 from postergenre import evaluate, torchscript, training
 from postergenre.checkpoints import load_plain
@@ -40,21 +40,6 @@ SMALL = {
     "model_name": "test_efficientnet",
     "augmentations": [],
 }
-
-
-def in_child(function: Callable[[], object]) -> int:
-    "Run a function in a forked process; return its exit status, negative if it was killed."
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            function()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def changes(event: str, arguments: tuple, folder: Path) -> bool:

@@ -9,26 +9,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from killing import SMALL
 
 from postergenre.config import ConfigError, make_params
 from postergenre.paths import WriteError
 from postergenre.runs import read_run
-
-SMALL = {
-    "experiment_name": "run",
-    "n_demo_posters": 100,
-    "img_size": [32, 32],
-    "batch_size": 8,
-    "num_iteration_on_epoch": 1,
-    "n_epochs": 2,
-    "pretrained": False,
-    "num_workers": 0,
-    "cache": False,
-    "min_positives": 1,
-    "split_fractions": [0.4, 0.3, 0.3],
-    "model_name": "test_efficientnet",
-}
-
 
 # Killed
 
@@ -188,6 +173,18 @@ def test_a_read_only_folder_is_told_and_left_as_it_is(disk, run):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RUNS_PATH", str(place / "a_file"))
             job("train", root_path=str(place / "demo_posters_100"))
+
+
+def test_a_lock_leaves_the_unfinished_shards_of_a_prediction_alone(tmp_path):
+    from postergenre.runs import locked_run
+
+    at_work = tmp_path / "run" / ".predictions.csv.shards" / ".00001-of-00001-000000.parquet.tmp"
+    killed = [tmp_path / "run" / ".report.html.0.tmp", tmp_path / "run" / "checkpoints" / ".epoch_0001.pth.0.tmp"]
+    for file in (at_work, *killed):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    with locked_run(tmp_path / "run"):
+        assert at_work.exists() and not any(file.exists() for file in killed)
 
 
 def test_a_lock_that_is_taken_twice_is_free_after_both(tmp_path):
