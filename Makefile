@@ -57,8 +57,7 @@ test: install
 	unset ROOT_PATH
 	nbdev_test --n_workers 2 2>&1 | tee "$$RUNS_PATH/nbdev_test.log"
 	grep -q 'Success' "$$RUNS_PATH/nbdev_test.log" # it exits 0 where it found no notebook at all
-	python -m pytest --ignore=tests/test_int8.py
-	python -m pytest tests/test_int8.py # in a process of its own: with NNCF in it, a long test process crashed
+	python -m pytest
 
 # the peers live in an environment of their own; without ROOT_PATH they are measured on demo posters
 bench: install $(PEERS)/.installed

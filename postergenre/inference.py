@@ -41,6 +41,12 @@ MANY = 100  # images from which converting a network takes less time than it sav
 CHUNK = 4  # images per request: larger ones leave the processor's caches
 
 
+@functools.cache
+def _core() -> "openvino.Core":
+    "Return the one core of this process; it is never given up, see above."
+    return openvino.Core()
+
+
 class CompiledNetwork:
     """Map uint8 images (n, 3, height, width) to float32 outputs (n, width) on a CPU, through OpenVINO.
 
@@ -56,7 +62,7 @@ class CompiledNetwork:
         threads = torch.get_num_threads()  # follows OMP_NUM_THREADS
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
         self.shape = model.input(0).partial_shape
-        self.compiled = openvino.Core().compile_model(model, "CPU", settings)
+        self.compiled = _core().compile_model(model, "CPU", settings)
         self.pool = ThreadPoolExecutor(threads)
         self.local = threading.local()
 
@@ -171,4 +177,4 @@ def compile_onnx(
     "Return the network of an ONNX file for images of any size; raise RuntimeError if OpenVINO cannot read it."
     if NO_RUNTIME:
         raise ConfigError(f"`model`: an ONNX file needs OpenVINO. {NO_RUNTIME}. Install it, or use model.ts.")
-    return CompiledNetwork(openvino.Core().read_model(file))
+    return CompiledNetwork(_core().read_model(file))
