@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'with_interval', 'split_cells', 'result_row', 'results_table', 'printed', 'split_table', 'shortfall',
-           'markdown', 'replace_part']
+           'markdown', 'replace_part', 'render']
 
 # %% ../nbs/24_report.ipynb #b54cc417
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pandas as pd
+from markupsafe import Markup
 
 from .metrics import digits_apart
 from .paths import runs_path, write_whole
@@ -154,3 +156,28 @@ def replace_part(
     before, rest = content.split(first)
     with write_whole(path) as unfinished:
         unfinished.write_text(f"{before}{first}\n{text}\n{last}{rest.split(last)[1]}", encoding="utf-8")
+
+# %% ../nbs/24_report.ipynb #24c0b0a2
+def _as_text(
+    value: Any,
+) -> str:
+    "Return a value as text for a template; bytes of a file name that are not text become question marks."
+    return value if isinstance(value, Markup) else str(value).encode("utf-8", "replace").decode()
+
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("postergenre"),
+    autoescape=jinja2.select_autoescape(["html.jinja"]),
+    undefined=jinja2.StrictUndefined,
+    finalize=_as_text,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def render(
+    template: str,  # name of a file in postergenre/templates; values are escaped if it ends in .html.jinja
+    **values: Any,
+) -> str:
+    "Return a template filled with values; raise `jinja2.UndefinedError` if one is missing."
+    return _TEMPLATES.get_template(template).render(**values)

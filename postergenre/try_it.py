@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEIGHT', 'POSTER', 'ROW', 'checkpoint_of', 'Judge', 'load_judge', 'read_picture', 'read_upload', 'reached', 'answer',
-           'bars', 'png', 'WherePanel', 'TryPage', 'try_it']
+           'bars', 'WherePanel', 'TryPage', 'try_it']
 
 # %% ../nbs/31_try_it.ipynb #d6382611
 import io
@@ -26,8 +26,9 @@ from .images import ENDINGS, FORMATS, PosterError, describe_error, open_rgb
 from .metrics import digits_apart
 from .models import PosterClassifier
 from .paths import resolve_path
-from .plots import genre_colors, shorten, thumbnail
+from .plots import genre_colors, image_bytes, shorten, thumbnail
 from .predict import Predictor, demo_pictures, find_model, load_predictor, pictures_in, printable
+from .report import render
 from .torchscript import export_run, exported_from
 
 # %% ../nbs/31_try_it.ipynb #d647b9ac
@@ -124,39 +125,20 @@ def bars(
     scores: np.ndarray,  # (genres,), 0 to 1
     predictor: Predictor,
 ) -> str:
-    "HTML: a row a genre with its score as a bar, the threshold as a tick on it, and both as numbers."
+    "Return HTML: for each genre its score as a bar, the threshold as a tick on it, and both as numbers."
     colors, chosen, rows = genre_colors(predictor.genres), reached(scores, predictor), []
     for n in np.argsort(-scores):
         genre, score, threshold = predictor.genres[n], scores[n], predictor.thresholds[n]
-        name = f"<b>{escape(genre)}</b>" if n in chosen else escape(genre)
-        bar = (
-            '<div style="position: relative; width: 220px; height: 14px; background: #eee">'
-            f'<div style="width: {score:.1%}; height: 100%; background: {colors[genre]}"></div>'
-            f'<div style="position: absolute; left: calc({threshold:.1%} - 1px); top: -2px; width: 2px; height: 18px;'
-            ' background: black"></div></div>'
-        )
-        cells = [("center", "✓" if n in chosen else ""), ("left", name), ("left", bar)]
         digits = digits_apart(score, threshold, least=2)
-        cells += [("right", f"{score:.{digits}f}"), ("right", f"{threshold:.{digits}f}")]
-        row = "".join(f'<td style="padding: 1px 6px; text-align: {side}">{cell}</td>' for side, cell in cells)
-        rows.append(f'<tr data-genre="{escape(genre)}">{row}</tr>')
-    heads = "".join(f'<th style="padding: 1px 6px; text-align: {side}">{word}</th>' for side, word in (
-        ("center", ""), ("left", "genre"), ("left", ""), ("right", "score"), ("right", "threshold")))  # fmt: skip
-    return f'<table style="border-collapse: collapse; line-height: 1.3"><tr>{heads}</tr>{"".join(rows)}</table>'
+        row = {"genre": genre, "color": colors[genre], "is_reached": n in chosen}
+        row |= {"width": f"{score:.1%}", "score": f"{score:.{digits}f}"}
+        rows.append(row | {"tick": f"{threshold:.1%}", "threshold": f"{threshold:.{digits}f}"})
+    return render("bars.html.jinja", rows=rows)
 
 # %% ../nbs/31_try_it.ipynb #99c4ebe1
 HEIGHT = 360  # pixels, of pictures on the page
 POSTER = {"height": f"{HEIGHT}px", "max_width": "320px", "object_fit": "contain"}
 ROW = {"flex_flow": "row wrap", "grid_gap": "24px", "align_items": "flex-start"}
-
-
-def png(
-    picture: Image.Image,
-) -> bytes:
-    "The picture as a PNG, in memory."
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 class WherePanel(ipywidgets.VBox):
@@ -192,7 +174,7 @@ class WherePanel(ipywidgets.VBox):
         if self.judge.eager is not None:
             try:
                 drawn, speaks = self.judge.where(self.picture, self.genre.value, HEIGHT)
-                self.image.value = png(drawn)
+                self.image.value = image_bytes(drawn, "png")
                 words = f"Yellow is where {genre} is seen." if speaks else f"Nothing in this poster speaks for {genre}."
                 if (share := self.judge.seen(self.picture)) < 0.7:
                     words += f" The network gets only the middle, {share:.0%} of the picture."
@@ -253,7 +235,7 @@ class TryPage(ipywidgets.VBox):
         try:
             picture = read()
             scores = self.judge.scores(picture)
-            self.poster.value = png(thumbnail(picture, (320, HEIGHT)))
+            self.poster.value = image_bytes(thumbnail(picture, (320, HEIGHT)), "png")
             self.table.value = bars(scores, self.judge.predictor)
             surest = [*reached(scores, self.judge.predictor), int(scores.argmax())][0]
             self.where.show(picture, surest)
