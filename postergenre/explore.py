@@ -25,8 +25,8 @@ import ipywidgets
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.colors import PowerNorm
 from markupsafe import escape
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from PIL import Image
 from ruamel.yaml.comments import CommentedMap

@@ -1,0 +1,84 @@
+"""Template files: they are in the wheel, each can be compiled, and what is filled into HTML stays text."""
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.resources import files
+
+import jinja2
+import pytest
+from conftest import ROOT
+
+from postergenre.report import _TEMPLATES, render
+
+NAMES = sorted(path.name for path in files("postergenre").joinpath("templates").iterdir())
+HOSTILE = '"><script>alert(1)</script>'
+
+
+def test_the_wheel_holds_every_template(tmp_path):
+    assert {"report.html.jinja", "model_card.md.jinja", "style.css"} <= set(NAMES)
+    source, wheels = tmp_path / "source", tmp_path / "wheels"
+    source.mkdir()
+    for name in ("setup.py", "settings.ini", "pyproject.toml"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "postergenre", source / "postergenre", ignore=shutil.ignore_patterns("__pycache__"))
+    build = [sys.executable, "setup.py", "--quiet", "bdist_wheel", "--dist-dir", str(wheels)]
+    done = subprocess.run(build, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    held = zipfile.ZipFile(next(wheels.glob("*.whl"))).namelist()
+    assert sorted(name.rpartition("/")[2] for name in held if "/templates/" in name) == NAMES
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".jinja")])
+def test_a_template_compiles_and_only_html_is_escaped(name):
+    template = _TEMPLATES.get_template(name)
+    assert template.environment.autoescape(name) == name.endswith(".html.jinja")
+    text = _TEMPLATES.loader.get_source(_TEMPLATES, name)[0]
+    assert "|safe" not in re.sub(r"\s", "", text)  # nothing is exempt
+
+
+NO_PICTURE = {"address": "", "reason": HOSTILE}
+TILE = {"name": HOSTILE, "genres": [HOSTILE], "note": HOSTILE, "hint": HOSTILE}
+COLORS = {HOSTILE: "red"}
+CHOSEN = {"n_chosen": 1, "n_posters": 2, "combination": HOSTILE, "known": [], "colors": COLORS}
+BAR = {"genre": HOSTILE, "color": "red", "is_reached": True, "width": "1%", "tick": "2%", "score": 0, "threshold": 1}
+FILLED = {  # template -> values, and how often the name is shown
+    "bars.html.jinja": ({"rows": [BAR]}, 2),
+    "chosen.html.jinja": (CHOSEN | {"named": [(HOSTILE, 1)], "unnamed": [(HOSTILE, 2)]}, 3),
+    "counts.html.jinja": ({"counts": {HOSTILE: HOSTILE}}, 2),
+    "findings.html.jinja": ({"columns": [HOSTILE], "rows": [{HOSTILE: HOSTILE}], "stops": "stops"}, 2),
+    "gallery.html.jinja": ({"things": [([(TILE, NO_PICTURE)], 0)], "size": (1, 1), "colors": COLORS}, 5),
+    "pictures.html.jinja": (
+        {"rows": [{"title": HOSTILE, "color": "red", "pictures": [(NO_PICTURE, [(HOSTILE, "red")])]}], "width": 1},
+        3,
+    ),
+    "runs_table.html.jinja": (
+        {"columns": [{"name": HOSTILE, "is_number": False, "cells": [("short", HOSTILE), (HOSTILE, "")]}], "n_rows": 2},
+        3,
+    ),
+    "verdict.html.jinja": ({"texts": [HOSTILE]}, 1),
+}
+
+
+@pytest.mark.parametrize("name", FILLED)
+def test_names_of_genres_and_files_are_text_in_every_part_of_a_page(name):
+    values, times = FILLED[name]
+    shown = render(name, **values)
+    assert "<script" not in shown and '"">' not in shown
+    assert shown.count("&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;") == times
+
+
+def test_rules_of_the_stylesheet_reach_nothing_but_this_project():
+    style = re.sub(
+        r"/\*.*?\*/", "", files("postergenre").joinpath("templates", "style.css").read_text("utf-8"), flags=re.S
+    )
+    selectors = [part.strip() for rule in re.findall(r"([^{}]+)\{", style) for part in rule.split(",")]
+    assert len(selectors) > 20 and all(selector.startswith(".pg-") for selector in selectors)
+    assert "url(" not in style and "@import" not in style
+
+
+def test_a_value_that_is_left_out_is_an_error():
+    with pytest.raises(jinja2.UndefinedError, match="'texts' is undefined"):
+        render("verdict.html.jinja")
