@@ -55,7 +55,10 @@ FILLED = {  # template -> values, and how often the name is shown
         3,
     ),
     "runs_table.html.jinja": (
-        {"columns": [{"name": HOSTILE, "is_number": False, "cells": [("short", HOSTILE), (HOSTILE, "")]}], "n_rows": 2},
+        {
+            "columns": [{"name": HOSTILE, "is_number": False, "cells": [("short", HOSTILE), (HOSTILE, HOSTILE)]}],
+            "n_rows": 2,
+        },
         3,
     ),
     "verdict.html.jinja": ({"texts": [HOSTILE]}, 1),
