@@ -1423,5 +1423,4 @@ class EvaluationPage(MistakesControls):
         verdict = f"{genre} {score} (threshold {threshold})"
         given = (picture_of(image[0].permute(1, 2, 0).numpy()), self.lines_of(row, verdict, "#000000"))
         seen = (picture_of(lit), [(f"where it sees {genre}", "#333333")])
-        row_of_two = {"title": "", "pictures": [given, seen]}
-        self.cam.value = render("pictures.html.jinja", rows=[row_of_two], width=200)
+        self.cam.value = render("pictures.html.jinja", rows=[{"title": "", "pictures": [given, seen]}], width=200)

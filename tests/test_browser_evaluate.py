@@ -13,7 +13,7 @@ def test_a_threshold_that_is_moved_changes_the_counts(lab, page, shots, chain):
     notebook.write_text(text, encoding="utf-8")
     started = time.monotonic()
     run_all(page, address, "evaluate.ipynb")
-    counts = page.locator(".counts")
+    counts = page.locator(".pg-counts")
     counts.wait_for(timeout=120_000)
     shown = time.monotonic() - started
     page.wait_for_timeout(500)
@@ -27,7 +27,7 @@ def test_a_threshold_that_is_moved_changes_the_counts(lab, page, shots, chain):
 
     def numbers() -> list[str]:
         "Threshold, predicted, hits, misses, false alarms, ..."
-        return page.evaluate("() => [...document.querySelectorAll('.counts b')].map(cell => cell.textContent)")
+        return page.evaluate("() => [...document.querySelectorAll('.pg-counts b')].map(cell => cell.textContent)")
 
     page.locator(".noUi-handle").first.focus()
     first, seconds = numbers(), []
@@ -35,7 +35,7 @@ def test_a_threshold_that_is_moved_changes_the_counts(lab, page, shots, chain):
         before, started = counts.inner_text(), time.monotonic()
         page.keyboard.press("ArrowRight")
         page.wait_for_function(
-            "before => document.querySelector('.counts').innerText !== before", arg=before, timeout=5000
+            "before => document.querySelector('.pg-counts').innerText !== before", arg=before, timeout=5000
         )
         seconds.append(time.monotonic() - started)
     print(f"an answer takes {1000 * sorted(seconds)[6]:.0f} ms in the browser, {1000 * max(seconds):.0f} ms at most")
