@@ -134,6 +134,14 @@ def finetune(
     }
 
 
+def scoring_precision(
+    predictor: Any,  # from `load_predictor`
+    work: Work,
+) -> str:
+    "Return the precision in which the exported model computes: float32 on a CPU."
+    return "no" if predictor.device.type == "cpu" else best_precision("auto", work.img_size)
+
+
 def predict(
     work: Work,
     folder: Path,  # of the result
@@ -152,7 +160,7 @@ def predict(
         "done": done,
         "posters_per_second": len(paths) / seconds,
         "max_difference_to_fp32": float(np.abs(scores - exact).max()),
-        "precision": best_precision("auto", work.img_size),
+        "precision": scoring_precision(predictor, work),
     }
 
 
@@ -199,7 +207,7 @@ def limit_predict(
     return {
         "done": time.time(),
         "posters_per_second": steps * work.batch_size / seconds,
-        "precision": best_precision("auto", work.img_size),
+        "precision": scoring_precision(predictor, work),
     }
 
 
