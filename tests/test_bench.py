@@ -59,7 +59,7 @@ def written(params: BenchParams, table: pd.DataFrame) -> str:
 
 def test_this_project_does_its_jobs_and_the_limits_are_measured(bench_runs, tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text("<!-- benchmark -->\nold\n<!-- end of benchmark -->\n")
+    readme.write_text("<!-- benchmark -->\nearlier results\n<!-- end of benchmark -->\n")
     params = SMOKE.model_copy(update={"readme": str(readme)})
     table = run_bench(params)
     jobs = set(zip(table["job"], table["contender"], strict=True))
@@ -72,7 +72,7 @@ def test_this_project_does_its_jobs_and_the_limits_are_measured(bench_runs, tmp_
     assert list(stages_table(table).index) == ["head stage", "fine-tuning epoch"]
     text = written(params, table)
     assert "Measured in one run" in text and "| head stage | postergenre |" in text
-    assert text.strip() in readme.read_text() and "old" not in readme.read_text()
+    assert text.strip() in readme.read_text() and "earlier results" not in readme.read_text()
     work = read_work(bench_runs / params.experiment_name / "work")
     assert len(work.paths("train")) == SMOKE.n_posters and not set(work.paths("train")) & set(work.paths("valid"))
     if work.device == "cpu":  # where predictions are computed in float32
