@@ -1,7 +1,7 @@
 # make demo   the whole chain on demo posters, results in runs/
 # make test   every chapter, every job, and the tests
 # make app    a web page on this machine that takes a poster and shows its genres: make app MODEL=runs/full/model.ts
-# make bench  the benchmark against fastai, torch, timm and Lightning; half an hour to an hour on two CPU cores
+# make bench  the benchmark against fastai, torch, timm and Lightning; an hour or more on two CPU cores
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:

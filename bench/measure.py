@@ -92,8 +92,9 @@ def measure(
     found = json.loads(result.read_text(encoding="utf-8"))
     ended = found.pop("done", None)
     found["wall_seconds"] = found.get("total_seconds") or ended - started
-    if found.get("first_step"):
+    if "first_step" in found:  # of this project's training jobs
         found["start_seconds"] = found.pop("first_step") - started
+        found["stages"] = {"start, imports": found.pop("imported") - started, **found["stages"]}
     found |= {"repeat": repeat, "sitting": sitting}
     write_json(kept, found)
     return found

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
 from bench.competitors.work import Work, read_work
@@ -89,9 +88,9 @@ def head(
     features = run.stored.seconds if run.stored else 0.0
     return {
         "done": done,
+        "imported": imported,
         "first_step": first.at,
         "stages": {
-            "start, imports": imported - psutil.Process().create_time(),
             "decoding, audit, model": prepared - imported - features,
             "features": features,
             "epochs": done - prepared,
@@ -122,10 +121,10 @@ def finetune(
     release(run.lock)
     return {
         "done": time.time(),
+        "imported": imported,
         "first_step": first.at,
         "posters_per_second": 2 * loaded / sum(seconds) if compiled else loaded / seconds[-1],
         "stages": {
-            "start, imports": imported - psutil.Process().create_time(),
             "decoding, audit, model": prepared - imported,
             "second epoch": seconds[-1],
             "its loader alone": loading,

@@ -43,8 +43,8 @@ def started(bench_runs, monkeypatch) -> list[str]:
         contender, job, work, result = command[-4:]
         jobs.append(f"{job} {contender}")
         np.save(Path(result).with_name("valid_scores.npy"), np.zeros(read_work(Path(work)).targets("valid").shape))
-        stages = {"done": time.time(), "posters_per_second": 10.0, "first_step": time.time(), "stages": {}}
-        Path(result).write_text(json.dumps({**stages, "max_difference_to_fp32": 0.0}))
+        moments = {name: time.time() for name in ("imported", "first_step", "done")}
+        Path(result).write_text(json.dumps({**moments, "stages": {}, "posters_per_second": 10.0}))
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(measure, "subprocess", SimpleNamespace(run=do))
@@ -69,7 +69,9 @@ def test_this_project_does_its_jobs_and_the_limits_are_measured(bench_runs, tmp_
     assert table.loc[table["job"] == "head", "macro_ap"].between(0, 1).all()
     assert table["max_difference_to_fp32"].dropna().lt(0.02).all()
     assert list(pd.read_csv(bench_runs / params.experiment_name / "bench.csv")["job"]) == list(table["job"])
-    assert list(stages_table(table).index) == ["head stage", "fine-tuning epoch"]
+    stages = stages_table(table)
+    assert list(stages.index) == ["head stage", "fine-tuning epoch"]
+    assert (stages["start, imports"] > 0).all() and (stages["start, imports"] <= stages["to the first step"]).all()
     text = written(params, table)
     assert "Measured in one run" in text and "| head stage | postergenre |" in text
     assert text.strip() in readme.read_text() and "earlier results" not in readme.read_text()
