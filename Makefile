@@ -1,7 +1,7 @@
 # make demo   the whole chain on demo posters, results in runs/
 # make test   every chapter, every job, and the tests
 # make app    a web page on this machine that takes a poster and shows its genres: make app MODEL=runs/full/model.ts
-# make bench  the benchmark beside fastai, torch, timm and Lightning; half an hour to an hour on two CPU cores
+# make bench  the benchmark against fastai, torch, timm and Lightning; an hour or more on two CPU cores
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
@@ -59,15 +59,15 @@ test: install
 	grep -q 'Success' "$$RUNS_PATH/nbdev_test.log" # it exits 0 where it found no notebook at all
 	python -m pytest
 
-# the peers live in an environment of their own; without ROOT_PATH they are measured on demo posters
+# fastai and Lightning have an environment of their own; without ROOT_PATH all are measured on demo posters
 bench: install $(PEERS)/.installed
 	@papermill --log-output --no-progress-bar nbs/bench.ipynb runs/bench.ipynb -f params/bench.yaml
 
-$(PEERS)/.installed: nbs/peers.txt
-	@echo "Installing the benchmark's peers into $(PEERS); a few minutes"
+$(PEERS)/.installed: bench/peers.txt
+	@echo "Installing the benchmark's competitors into $(PEERS); a few minutes"
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
-	$(PEERS)/bin/python -m pip install --quiet -r nbs/peers.txt
+	$(PEERS)/bin/python -m pip install --quiet -r bench/peers.txt
 	touch $@
 
 lab: install

@@ -428,7 +428,7 @@ class BenchParams(Schema):
         ["postergenre", "torch"], "who is measured; compiled: fine-tuning with `compile`"
     )
     peers_python: str | None = parameter(
-        None, "Python of the environment of nbs/peers.txt, for fastai and lightning", min_length=1
+        None, "Python of the environment of bench/peers.txt, for fastai and lightning", min_length=1
     )
     readme: str | None = parameter(None, "a Markdown file whose table of results is replaced", min_length=1)
     overwrite: Flag = parameter(False, "start anew where results of other parameters, code or machine are there")

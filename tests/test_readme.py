@@ -1,4 +1,4 @@
-"""The README's commands are real, and its results stand in the form that `postergenre.report` writes.
+"""The READMEs' commands are real, and the results stand in the form that `postergenre.report` writes.
 
 Whether the figures are those of a run, no test can tell: that takes real posters.
 """
@@ -9,25 +9,33 @@ import shlex
 
 import pandas as pd
 from conftest import ROOT
+from ruamel.yaml import YAML
 
 from postergenre import config
 from postergenre.report import markdown, results_table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [shlex.split(line) for line in README.splitlines() if line.startswith("papermill ")]
+BENCH_README = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
+COMMANDS, BENCH_COMMANDS = (
+    [shlex.split(line) for line in text.splitlines() if line.startswith("papermill ")]
+    for text in (README, BENCH_README)
+)
+SCHEMAS = {"predict": config.PredictParams, "bench": config.BenchParams}
 
 
 def test_the_commands_name_notebooks_params_and_parameters_that_exist():
-    assert len(COMMANDS) >= 7
-    for command in COMMANDS:
+    assert len(COMMANDS) >= 7 and len(BENCH_COMMANDS) >= 3
+    for command in COMMANDS + BENCH_COMMANDS:
         notebook = ROOT / command[1]
         assert notebook.is_file(), notebook
+        schema = SCHEMAS.get(notebook.stem, config.Params)
         for flag, value in zip(command, command[1:], strict=False):
             if flag == "-f":
-                config.read_params_file(ROOT / value)
+                config.read_params_file(ROOT / value, schema)
             if flag == "-p":
-                schema = config.PredictParams if notebook.stem == "predict" else config.Params
                 assert value in schema.model_fields, value
+            if flag == "-y":
+                assert set(YAML(typ="safe").load(value)) <= set(schema.model_fields), value
 
 
 def test_the_stages_come_in_their_order():
@@ -37,7 +45,8 @@ def test_the_stages_come_in_their_order():
 
 def test_make_knows_the_targets():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    assert {target for target in re.findall(r"make (\w+)", README) if target != "sure"} <= targets
+    named = set(re.findall(r"make (\w+)", README + BENCH_README)) - {"sure"}
+    assert {"demo", "test", "bench"} <= named <= targets
 
 
 def test_the_results_are_a_table_as_the_report_writes_it(tmp_path):
