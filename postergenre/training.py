@@ -46,6 +46,7 @@ from .checkpoints import find_checkpoint, load_checkpoint, load_plain, model_of,
 from postergenre.config import (
     ConfigError,
     Params,
+    RunJobParams,
     differences,
     nearest,
     run_folder,
@@ -89,6 +90,7 @@ from postergenre.runs import (
     release,
     remove_replaced,
     replace_files,
+    require_finished,
     set_aside,
 )
 from .sampler import IterationSampler
@@ -1072,22 +1074,17 @@ def train(
 
 
 def finished_run(
-    params: Params,  # of a later stage
+    params: Params | RunJobParams,  # of a later stage
 ) -> tuple[Path, Params, list[str]]:
     "Folder, own parameters, and differing ones of a finished training run; the smoke run is made where it is missing."
     folder = run_folder(params)
     if any(folder.glob(".*.replacing")):  # a job was killed while it moved files into place
         release(lock_run(folder))
     if not is_finished(folder) and params.experiment_name == Params().experiment_name:
-        train(params)
-    job, stage = read_run(folder)
-    if (job, stage) != ("train", "finished"):
-        begun = "is not finished" if job == "train" else "does not exist, or is no training run"
-        raise ConfigError(
-            f"`experiment_name`: the run runs/{folder.name} {begun}. Train it first: "
-            f"papermill nbs/train.ipynb runs/{folder.name}.ipynb -f params/YOUR_FILE.yaml"
-        )
+        train(params if isinstance(params, Params) else params.training)
+    require_finished(folder.name)
     trained, root = read_run_params(folder), with_root(params).root_path
     if root:  # the posters may have moved since; their hash tells whether they are the same
         trained = trained.model_copy(update={"root_path": root})
-    return folder, trained, differences_that_matter(trained, params)
+    given = params if isinstance(params, Params) else trained.model_copy(update=params.model_extra)
+    return folder, trained, differences_that_matter(trained, given)
