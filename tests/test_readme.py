@@ -9,6 +9,7 @@ import shlex
 
 import pandas as pd
 from conftest import ROOT
+from test_project import SCHEMAS
 
 from postergenre import config
 from postergenre.report import markdown, results_table
@@ -26,8 +27,7 @@ def test_the_commands_name_notebooks_params_and_parameters_that_exist():
             if flag == "-f":
                 config.read_params_file(ROOT / value)
             if flag == "-p":
-                schema = config.PredictParams if notebook.stem == "predict" else config.Params
-                assert value in schema.model_fields, value
+                assert value in SCHEMAS.get(notebook.stem, config.Params).model_fields, value
 
 
 def test_the_stages_come_in_their_order():
