@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'SET_ELSEWHERE', 'HEAD_NORMS', 'SMALLEST_FOR_AMX', 'HEAD_ROWS', 'check_model_name', 'packaged_weights',
            'pair_weights', 'load_packaged', 'WeightsNotFound', 'cached_weights', 'hub_failure', 'ways_out',
-           'load_from_hub', 'check_rate', 'build_network', 'create_backbone', 'reason_of', 'takes_size', 'explain_size',
+           'load_from_hub', 'build_network', 'create_backbone', 'reason_of', 'takes_size', 'explain_size',
            'explain_failure', 'feature_width', 'SoftRoot', 'create_head', 'prior_logits', 'best_precision',
            'keep_freed_memory', 'Float32Depthwise', 'normalise', 'to_channels_last', 'refresh', 'PosterClassifier',
            'backbone_kwargs', 'create_model', 'freeze', 'unfreeze', 'find_part', 'parts_table', 'not_finite',
@@ -39,7 +39,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .config import ConfigError, nearest
+from .config import BelowOne, ConfigError, check_arguments, nearest
 from .paths import resolve_path
 
 # %% ../nbs/09_models.ipynb #2d8c73a8
@@ -194,15 +194,6 @@ SET_ELSEWHERE = {
 }
 
 
-def check_rate(
-    name: str,  # of the argument
-    value: Any,  # as given
-) -> None:
-    "Raise `ValueError` if a rate of `model_kwargs` is not a number from 0 and below 1."
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(f"{name} of model_kwargs is {value!r}, but must be a number from 0 and below 1.")
-
-
 def build_network(
     model_name: str,  # a name of timm
     img_size: Sequence[int],  # height and width of the input, pixels; passed on if the network is built for one size
@@ -228,7 +219,7 @@ def create_backbone(
         if name in SET_ELSEWHERE:
             raise ValueError(f"model_kwargs holds {name!r}, which is not set there: {SET_ELSEWHERE[name]}.")
         if name.endswith("_rate"):  # timm looks at some of them only when it trains
-            check_rate(name, value)
+            check_arguments("model_kwargs", BelowOne, **{name: value})
     file = packaged_weights(model_name) if pretrained else None
     try:
         if pretrained and not file:
@@ -354,7 +345,7 @@ def create_head(
     "Normalisation, dropout and a linear layer: (posters, features) to logits (posters, genres)."
     if head_norm not in HEAD_NORMS:
         raise ValueError(f"head_norm of model_kwargs is {head_norm!r}, but must be one of {', '.join(HEAD_NORMS)}.")
-    check_rate("drop_rate", drop_rate)
+    check_arguments("model_kwargs", BelowOne, drop_rate=drop_rate)
     linear = nn.Linear(n_features, n_genres)
     with torch.no_grad():
         linear.weight.zero_()
