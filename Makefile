@@ -43,8 +43,8 @@ demo: install
 	stage train demo_head -f params/head.yaml -f params/demo.yaml -p experiment_name demo_head
 	stage lr_find demo_lrf_full -f params/lrf_full.yaml -f params/demo.yaml -p experiment_name demo_lrf_full -p checkpoint_name demo_head
 	stage train demo_full -f params/full.yaml -f params/demo.yaml -p experiment_name demo_full -p checkpoint_name demo_head
-	stage swa demo_full_swa -f params/full.yaml -f params/demo.yaml -p experiment_name demo_full -p checkpoint_name demo_head
-	stage to_torchscript demo_full_ts -f params/full.yaml -f params/demo.yaml -p experiment_name demo_full -p checkpoint_name demo_head
+	stage swa demo_full_swa -p experiment_name demo_full
+	stage to_torchscript demo_full_ts -p experiment_name demo_full
 	stage predict demo_predict -p model runs/demo_full/model.ts -p images runs/demo_posters_600/Images -p output runs/demo_full/predictions.csv -p overwrite true
 	python -c "from postergenre.report import printed, results_table; print(printed(results_table(['demo_lrf_head', 'demo_head', 'demo_lrf_full', 'demo_full'])))"
 	python -c "import sys; from postergenre.report import shortfall; sys.exit(shortfall('demo_full', 0.8, 0.3))"

@@ -25,8 +25,8 @@ from torch import nn
 from .config import ConfigError, told
 from .inference import RUNTIME
 from .models import PosterClassifier, check_finite, create_model
-from .paths import resolve_path, runs_path, write_json, write_whole
-from .runs import RETRAIN, is_finished, read_json
+from .paths import write_json, write_whole
+from .runs import RETRAIN, locate_checkpoint, read_json
 
 # %% ../nbs/15_checkpoints.ipynb #475d84c3
 FORMAT = "postergenre checkpoint 1"
@@ -154,20 +154,7 @@ def find_checkpoint(
     name: str,  # a path, absolute or relative to where one stands or to runs/; a run's name: its best, once it is whole
 ) -> Path:
     "The checkpoint file meant by `name`; raises `FileNotFoundError` with the places looked at, or `ConfigError`."
-    best = runs_path() / name / "model.best.pth"
-    places = [resolve_path(name), runs_path() / name, best]
-    found = next((place for place in places if place.is_file()), None)
-    if found == best and not is_finished(best.parent):
-        raise ConfigError(
-            f"`checkpoint_name`: the run {name} is not finished. Let it finish, or name the file you want: "
-            f"{name}/model.best.pth."
-        )
-    if found is None:
-        raise FileNotFoundError(
-            f"There is no checkpoint `{name}`. Looked for: {', '.join(map(str, places))}. "
-            "Train the stage that makes it first, or correct `checkpoint_name`."
-        )
-    return found
+    return locate_checkpoint(name)
 
 # %% ../nbs/15_checkpoints.ipynb #0c38b59e
 def model_of(

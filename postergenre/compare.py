@@ -19,7 +19,6 @@ from typing import Any
 import ipywidgets
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from ruamel.yaml import YAML, YAMLError
@@ -29,7 +28,7 @@ from .metrics import METRICS, describe_counted, digits_apart, paired_difference
 from .paths import runs_path
 from .plots import compact, shorten
 from .report import render
-from .runs import SUMMARY, is_finished, lock_file, read_json, read_table
+from .runs import SUMMARY, is_finished, is_locked, read_json, read_table
 
 # %% ../nbs/27_compare.ipynb #3bea9b4d
 def state_of(
@@ -39,13 +38,7 @@ def state_of(
     with contextlib.suppress(ConfigError):
         if is_finished(folder) and read_json(folder / SUMMARY, "job", "split_hash"):
             return "whole"
-    if not lock_file(folder).is_file():
-        return "broken"
-    try:
-        with FileLock(lock_file(folder), timeout=0):
-            return "broken"
-    except Timeout:
-        return "running"
+    return "running" if is_locked(folder) else "broken"
 
 
 def run_folders(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'SET_ELSEWHERE', 'HEAD_NORMS', 'SMALLEST_FOR_AMX', 'HEAD_ROWS', 'check_model_name', 'packaged_weights',
-           'pair_weights', 'load_packaged', 'WeightsNotFound', 'cached_weights', 'hub_answers', 'ways_out',
-           'load_from_hub', 'check_rate', 'build_network', 'create_backbone', 'reason_of', 'takes_size', 'explain_size',
+           'pair_weights', 'load_packaged', 'WeightsNotFound', 'cached_weights', 'hub_failure', 'ways_out',
+           'load_from_hub', 'build_network', 'create_backbone', 'reason_of', 'takes_size', 'explain_size',
            'explain_failure', 'feature_width', 'SoftRoot', 'create_head', 'prior_logits', 'best_precision',
            'keep_freed_memory', 'Float32Depthwise', 'normalise', 'to_channels_last', 'refresh', 'PosterClassifier',
            'backbone_kwargs', 'create_model', 'freeze', 'unfreeze', 'find_part', 'parts_table', 'not_finite',
@@ -21,7 +21,6 @@ import importlib.util
 import inspect
 import platform
 import re
-import socket
 import sys
 import traceback
 import warnings
@@ -32,8 +31,6 @@ from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import huggingface_hub
 import pandas as pd
@@ -42,7 +39,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .config import ConfigError, nearest
+from .config import BelowOne, ConfigError, check_arguments, nearest
 from .paths import resolve_path
 
 # %% ../nbs/09_models.ipynb #2d8c73a8
@@ -135,21 +132,17 @@ def cached_weights(
     return next((file for pattern in patterns for file in sorted(folder.glob(pattern))), None)
 
 
-def hub_answers(
-    seconds: float = 5.0,  # how long to wait for each of the hub's addresses
-) -> bool:
-    "Whether the hub (environment `HF_ENDPOINT`) can be reached; True where a proxy makes that unknowable."
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return False
-    address = urlsplit(huggingface_hub.constants.ENDPOINT)
-    if address.scheme in getproxies() and not proxy_bypass(address.hostname):
-        return True
+def hub_failure(
+    hub_id: str,  # a repository of the Hugging Face hub, perhaps with @revision
+    seconds: float = 3.0,  # how long to wait for an answer; the hub's library asks twice
+) -> str:
+    "Return the kind of error that asking the hub (environment `HF_ENDPOINT`) gives, offline mode included, or nothing."
+    name, _, revision = hub_id.partition("@")
     try:
-        port = address.port or (443 if address.scheme == "https" else 80)
-        socket.create_connection((address.hostname, port), timeout=seconds).close()
-        return True
-    except OSError:
-        return False
+        huggingface_hub.HfApi().model_info(name, revision=revision or None, timeout=seconds)
+    except Exception as error:  # of the hub, or of the HTTP library below it
+        return type(error).__name__
+    return ""
 
 # %% ../nbs/09_models.ipynb #b28646c7
 def ways_out(
@@ -183,8 +176,8 @@ def load_from_hub(
         file = cached_weights(config.hf_hub_id, config.hf_hub_filename) if config.hf_hub_id else None
         if file and not config.custom_load:
             return timm.create_model(model_name, pretrained=True, pretrained_cfg_overlay={"file": str(file)}, **kwargs)
-        if config.hf_hub_id and not file and not hub_answers():
-            raise ways_out(model_name, "they are not in the cache, and the hub does not answer")
+        if config.hf_hub_id and not file and (failure := hub_failure(config.hf_hub_id)):
+            raise ways_out(model_name, f"they are not in the cache, and the hub does not answer ({failure})")
     try:
         return timm.create_model(model_name, pretrained=True, **kwargs)
     except OSError as error:
@@ -199,15 +192,6 @@ SET_ELSEWHERE = {
     "in_chans": "posters have three channels",
     "features_only": "the head needs pooled features",
 }
-
-
-def check_rate(
-    name: str,  # of the argument
-    value: Any,  # as given
-) -> None:
-    "Raise `ValueError` if a rate of `model_kwargs` is not a number from 0 and below 1."
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(f"{name} of model_kwargs is {value!r}, but must be a number from 0 and below 1.")
 
 
 def build_network(
@@ -235,7 +219,7 @@ def create_backbone(
         if name in SET_ELSEWHERE:
             raise ValueError(f"model_kwargs holds {name!r}, which is not set there: {SET_ELSEWHERE[name]}.")
         if name.endswith("_rate"):  # timm looks at some of them only when it trains
-            check_rate(name, value)
+            check_arguments("model_kwargs", BelowOne, **{name: value})
     file = packaged_weights(model_name) if pretrained else None
     try:
         if pretrained and not file:
@@ -361,7 +345,7 @@ def create_head(
     "Normalisation, dropout and a linear layer: (posters, features) to logits (posters, genres)."
     if head_norm not in HEAD_NORMS:
         raise ValueError(f"head_norm of model_kwargs is {head_norm!r}, but must be one of {', '.join(HEAD_NORMS)}.")
-    check_rate("drop_rate", drop_rate)
+    check_arguments("model_kwargs", BelowOne, drop_rate=drop_rate)
     linear = nn.Linear(n_features, n_genres)
     with torch.no_grad():
         linear.weight.zero_()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RETRAIN', 'SUMMARY', 'RUN_FILE', 'STAGES', 'read_json', 'read_table', 'read_run_params', 'read_run', 'mark_run',
-           'is_finished', 'replace_files', 'settle', 'lock_file', 'lock_run', 'locked_run', 'release', 'set_aside',
-           'remove_replaced']
+           'is_finished', 'replace_files', 'settle', 'lock_file', 'lock_run', 'locked_run', 'release', 'is_locked',
+           'require_finished', 'locate_checkpoint', 'check_start', 'check_finished', 'set_aside', 'remove_replaced']
 
 # %% ../nbs/03_runs.ipynb #a3e10003
 import contextlib
@@ -16,13 +16,15 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
-from .config import ConfigError, Params, read_params_file
-from .paths import as_write_errors, write_json, write_whole
+from .config import ConfigError, EvaluateParams, Params, RunJobParams, read_params_file, told
+from .paths import as_write_errors, resolve_path, runs_path, write_json, write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd  # takes longer than a job may take to refuse a parameter
 
 # %% ../nbs/03_runs.ipynb #a3e10005
 RETRAIN = "Train the run again with `overwrite: true` (nbs/train.ipynb); what is there is moved aside first."
@@ -67,8 +69,10 @@ def read_table(
     path: Path,  # a CSV file of a run
     *names: str,  # of columns that it must have
     remedy: str = RETRAIN,  # the last sentence of the message
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     "Return a table; Ids and genres are text; raise `ConfigError` if it is missing, damaged, or lacks a column."
+    import pandas as pd
+
     texts = dict.fromkeys(("Id", "genre", "true"), str)
     return _read_checked(partial(pd.read_csv, keep_default_na=False, dtype=texts), path, names, remedy)
 
@@ -211,6 +215,74 @@ def release(
     "Release a run's folder, however often this process locked it."
     if lock:
         lock.release(force=True)
+
+# %% ../nbs/03_runs.ipynb #7f3a1c11
+def is_locked(
+    folder: Path,  # runs/<experiment_name>
+) -> bool:
+    "Return True if another process writes the run."
+    if not lock_file(folder).is_file():
+        return False
+    try:
+        with FileLock(lock_file(folder), timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def require_finished(
+    experiment_name: str,  # a folder below runs/
+) -> None:
+    "Raise `ConfigError` if that is no finished training run."
+    folder = runs_path() / experiment_name
+    job, stage = read_run(folder)
+    if (job, stage) != ("train", "finished"):
+        if job == "train" and is_locked(folder):
+            raise ConfigError(f"`experiment_name`: runs/{experiment_name} is being trained. Wait until it is finished.")
+        begun = "is not finished" if job == "train" else "does not exist, or is no training run"
+        raise ConfigError(
+            f"`experiment_name`: the run runs/{experiment_name} {begun}. Train it first: "
+            f"papermill nbs/train.ipynb runs/{experiment_name}.ipynb -f params/YOUR_FILE.yaml"
+        )
+
+
+def locate_checkpoint(
+    name: str,  # a path, absolute or relative to where one stands or to runs/; a run's name: its best, once it is whole
+) -> Path:
+    "Return the checkpoint file meant by `name`; raise `FileNotFoundError` with the places looked at, or `ConfigError`."
+    best = runs_path() / name / "model.best.pth"
+    places = [resolve_path(name), runs_path() / name, best]
+    found = next((place for place in places if place.is_file()), None)
+    if found == best and not is_finished(best.parent):
+        raise ConfigError(
+            f"`checkpoint_name`: the run {name} is not finished. Let it finish, or name the file you want: "
+            f"{name}/model.best.pth."
+        )
+    if found is None:
+        raise FileNotFoundError(
+            f"There is no checkpoint `{name}`. Looked for: {', '.join(map(str, places))}. "
+            "Train the stage that makes it first, or correct `checkpoint_name`."
+        )
+    return found
+
+# %% ../nbs/03_runs.ipynb #7f3a1c12
+def check_start(
+    params: Params,  # of a training or a range test
+) -> None:
+    "Raise `ConfigError` if there is no run yet, and no checkpoint that it could start from."
+    names = [params.experiment_name, f"{params.experiment_name}_lr_find"]
+    begun = any((runs_path() / name / file).exists() for name in names for file in (RUN_FILE, "params.yaml"))
+    if params.checkpoint_name and not begun:
+        with told():
+            locate_checkpoint(params.checkpoint_name)
+
+
+def check_finished(
+    params: RunJobParams | EvaluateParams,
+) -> None:
+    "Raise `ConfigError` if its run is not finished; the smoke run is trained when it is missing."
+    if params.experiment_name != Params().experiment_name:
+        require_finished(params.experiment_name)
 
 # %% ../nbs/03_runs.ipynb #a3e10012
 def set_aside(

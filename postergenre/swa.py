@@ -28,7 +28,7 @@ from postergenre.checkpoints import (
     stored_checkpoints,
     versions,
 )
-from .config import ConfigError, Params
+from .config import ConfigError, Params, SwaParams
 from .dataset import make_loader
 from .metrics import digits_apart, headline, paired_difference, tune_thresholds
 from .paths import write_json
@@ -193,7 +193,7 @@ def stored_averaging(
 
 
 def average_run(
-    params: Params,
+    params: SwaParams | Params,
 ) -> Averaging:
     "Average the stored checkpoints of a finished run, and write `model.swa.pth` and `swa.json` in one step."
     check_single_process("swa")

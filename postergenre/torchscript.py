@@ -40,7 +40,7 @@ from torch.utils.data import DataLoader, Subset
 
 from .annotations import Data
 from .checkpoints import load_checkpoint, model_of, versions
-from .config import ConfigError, Params
+from .config import ConfigError, ExportParams, Params
 from .dataset import PosterDataset
 from .images import decode_poster
 from .inference import compile_network, compile_onnx, quiet_tracing
@@ -664,7 +664,7 @@ def load_contents(
 
 
 def export_run(
-    params: Params,
+    params: ExportParams | Params,
 ) -> Export:
     "Write the files and `export.json` of a finished run in one step; return an export that is there already."
     check_single_process("to_torchscript")

@@ -13,7 +13,7 @@ from postergenre import config
 BAD = {
     "unknown name": ({"n_epoch": 5}, ["`n_epoch` (given: 5) is not a parameter", "Did you mean `n_epochs`?"]),
     "wrong type": ({"batch_size": "many"}, ["`batch_size`: given 'many'", "a whole number, at least 1"]),
-    "YAML's off": ({"scheduler": False}, ["`scheduler`: given False", "text"]),
+    "YAML's off": ({"scheduler": False}, ["`scheduler`: given False", "'one_cycle'"]),
     "taken name": ({"experiment_name": "cache"}, ["`experiment_name`: given 'cache'", "any other name"]),
     "empty path": ({"checkpoint_name": ""}, ["`checkpoint_name`: given ''", "not empty"]),
     "callback twice": ({"callbacks": ["freeze", "freeze"]}, ["freeze is given twice"]),
@@ -26,7 +26,7 @@ BAD = {
     "no such checkpoint": ({"checkpoint_name": "nowhere"}, ["There is no checkpoint `nowhere`"]),
     "no such folder": ({"root_path": "no/such/folder"}, ["no/such/folder"]),
     "larger batch than posters": ({"batch_size": 1000}, ["`batch_size`: given 1,000; allowed: at most 1"]),
-    "eps of zero": ({"optimizer_kwargs": {"lr": 0.1, "eps": 0}}, ["eps is 0; allowed: a number above 0"]),
+    "eps of zero": ({"optimizer_kwargs": {"lr": 0.1, "eps": 0}}, ["eps is 0; allowed: a number, above 0"]),
     "one beta": ({"optimizer_kwargs": {"lr": 0.1, "betas": [0.9]}}, ["`optimizer_kwargs`: AdamW refuses"]),
     "unknown part": ({"callbacks": [{"freeze": {"parts": ["nosuch"]}}]}, ["nosuch", "backbone"]),
     "unknown recipe": ({"augmentations": "lite"}, ["lite", "light"]),
@@ -56,6 +56,63 @@ def test_the_command_line_fails_with_the_sentence_and_no_run(papermill, runs):
     assert "`n_epoch` (given: 5) is not a parameter. Did you mean `n_epochs`?" in done.stderr
     assert "`optimiser` (given: 'Adam') is not a parameter. Did you mean `optimizer`?" in done.stderr
     assert not (runs / "typo").exists()
+
+
+REFUSED = {  # schema, values, part of the message
+    "name": ("Params", {"n_epoch": 5}, "Did you mean `n_epochs`?"),
+    "value": ("Params", {"loss": "focall"}, "Did you mean `focal`?"),
+    "checkpoint": ("Params", {"checkpoint_name": "nowhere"}, "There is no checkpoint `nowhere`"),
+    "swa": ("SwaParams", {"experiment_name": "nowhere"}, "runs/nowhere does not exist"),
+    "export": ("ExportParams", {"experiment_name": "nowhere"}, "runs/nowhere does not exist"),
+    "evaluate": ("EvaluateParams", {"experiment_name": "nowhere"}, "runs/nowhere does not exist"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_needs_no_torch_is_refused_before_torch_is_imported(case, tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    schema, values, words = REFUSED[case]
+    code = (
+        "import sys, postergenre; assert not [name for name in sys.modules if name.startswith('postergenre.')]\n"
+        "from postergenre import config, runs\n"
+        f"try:\n    params = config.read_parameters({values!r}, config.{schema})\n"
+        "    (runs.check_start if isinstance(params, config.Params) else runs.check_finished)(params)\n"
+        "except config.ConfigError as error:\n    print(error)\n"
+        "print([name for name in ('torch', 'pandas', 'timm') if name in sys.modules])"
+    )
+    env = {**os.environ, "RUNS_PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert words in done.stdout and done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("job", ["train", "lr_find", "swa", "to_torchscript", "evaluate"])
+def test_a_job_checks_its_parameters_and_its_start_in_its_first_cell(job):
+    import json
+
+    notebook = json.loads((ROOT / "nbs" / f"{job}.ipynb").read_text(encoding="utf-8"))
+    first = "".join([cell for cell in notebook["cells"] if cell["cell_type"] == "code"][1]["source"])
+    modules = {line.split()[1] for line in first.splitlines() if line.startswith("from ")}
+    assert modules == {"postergenre.config", "postergenre.runs"} and "params = read_parameters(" in first
+    assert first.splitlines()[-1] in ("check_start(params)", "check_finished(params)")
+
+
+def test_the_schema_knows_the_names_that_the_chapters_define():
+    from postergenre.callbacks import CALLBACKS
+    from postergenre.dataset import AUGMENTATIONS
+    from postergenre.losses import LOSSES
+    from postergenre.metrics import METRICS
+    from postergenre.schedules import SCHEDULES
+
+    defined = {"loss": LOSSES, "scheduler": SCHEDULES, "valid_metric": METRICS, "augmentations": AUGMENTATIONS}
+    for name, known in defined.items():
+        kinds = config.kinds_of(config.Params.model_fields[name].annotation)
+        assert {kind for kind in kinds if isinstance(kind, str)} == set(known), name
+    assert config.known_callbacks(list(CALLBACKS)) == list(CALLBACKS)
+    with pytest.raises(ValueError, match=f"^{', '.join(CALLBACKS)}, or "):
+        config.known_callbacks(["other"])
 
 
 def test_a_batch_of_one_poster_is_refused_before_any_work(runs, monkeypatch):

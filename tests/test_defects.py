@@ -121,7 +121,8 @@ def test_11_focal_loss_gets_steps_as_large_as_bce_from_the_optimizer_of_its_para
     from postergenre.losses import create_loss
     from postergenre.schedules import create_optimizer
 
-    full, focal = (config.read_params_file(ROOT / "params" / f"{name}.yaml") for name in ("full", "full_focal"))
+    full, overlay = (config.read_params_file(ROOT / "params" / f"{name}.yaml") for name in ("full", "focal"))
+    focal = full.model_copy(update=overlay.model_dump(exclude_unset=True))
     assert focal.loss == "focal" and focal.optimizer_kwargs == full.optimizer_kwargs
 
     def first_step(params: config.Params) -> tuple[float, float]:
@@ -145,7 +146,8 @@ def test_11_focal_loss_gets_steps_as_large_as_bce_from_the_optimizer_of_its_para
 def test_12_a_run_is_found_again_by_its_name_alone(chain):
     assert (chain / "full" / "model.swa.pth").is_file()  # swa was given no path, only the same params file
     files = sorted(file for file in (ROOT / "params").glob("*.yaml") if file.stem not in ("bench", "evaluate"))
-    assert all(config.run_folder(config.read_params_file(file)).name == file.stem for file in files)
+    names = {file.stem: config.run_folder(config.read_params_file(file)).name for file in files}
+    assert all(name in (stem, f"full_{stem}") for stem, name in names.items()), names  # full_: overlays of full.yaml
     with pytest.raises(config.ConfigError, match="experiment_name"):
         config.make_params({"experiment_name": "full/2026-11-24 10:00"})
 

@@ -14,7 +14,8 @@ CHAPTERS = sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))
 JOBS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if not path.name[0].isdigit())
 SCHEMAS = {"predict": config.PredictParams, "pick_lr": config.PickParams, "bench": config.BenchParams,
            "compare": config.CompareParams, "explore": config.ExploreParams, "evaluate": config.EvaluateParams,
-           "try_it": config.TryParams, "audit": config.AuditParams}  # fmt: skip
+           "try_it": config.TryParams, "audit": config.AuditParams, "swa": config.SwaParams,
+           "to_torchscript": config.ExportParams}  # fmt: skip
 
 
 def cells(path: Path, kind: str) -> list[dict]:
@@ -80,13 +81,29 @@ def test_params_files_load_and_hold_only_what_differs(path):
     given = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     schema = SCHEMAS.get(path.stem, config.Params)
     params, defaults = config.read_params_file(path, schema), schema()
+    given.pop("deprecated", None)
     same = [name for name in given if getattr(params, name) == getattr(defaults, name)]
     assert not same, f"{path.name} repeats defaults: {same}"
 
 
 def test_every_stage_has_its_params_file():
-    stages = {"demo", "simple", "lrf_head", "head", "lrf_full", "full", "full_focal", "full_smoothing"}
+    stages = {"demo", "simple", "lrf_head", "head", "lrf_full", "full", "focal", "smoothing"}
     assert {path.stem for path in (ROOT / "params").glob("*.yaml")} >= stages
+
+
+@pytest.mark.parametrize("name", ["focal", "smoothing"])
+def test_a_params_file_of_an_earlier_version_is_full_yaml_with_an_overlay(name, capsys):
+    from ruamel.yaml import YAML
+
+    def values(*names: str) -> dict:
+        files = [(ROOT / "params" / f"{name}.yaml").read_text(encoding="utf-8") for name in names]
+        return {name: value for file in files for name, value in YAML(typ="safe").load(file).items()}
+
+    assert set(values(name)) == {"experiment_name", "loss", "loss_kwargs"}
+    wanted = config.read_parameters(values("full", name))
+    assert not capsys.readouterr().out
+    assert config.read_parameters(values(f"full_{name}")) == wanted
+    assert f"Give -f params/full.yaml -f params/{name}.yaml instead." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", CHAPTERS + JOBS, ids=lambda path: path.stem)

@@ -10,6 +10,7 @@ import shlex
 import pandas as pd
 from conftest import ROOT
 from ruamel.yaml import YAML
+from test_project import SCHEMAS
 
 from postergenre import config
 from postergenre.report import markdown, results_table
@@ -20,7 +21,6 @@ COMMANDS, BENCH_COMMANDS = (
     [shlex.split(line) for line in text.splitlines() if line.startswith("papermill ")]
     for text in (README, BENCH_README)
 )
-SCHEMAS = {"predict": config.PredictParams, "bench": config.BenchParams}
 
 
 def test_the_commands_name_notebooks_params_and_parameters_that_exist():
