@@ -46,8 +46,8 @@ demo: install
 	stage swa demo_full_swa -p experiment_name demo_full
 	stage to_torchscript demo_full_ts -p experiment_name demo_full
 	stage predict demo_predict -p model runs/demo_full/model.ts -p images runs/demo_posters_600/Images -p output runs/demo_full/predictions.csv -p overwrite true
-	python -c "from postergenre.report import printed, results_table; print(printed(results_table(['demo_lrf_head', 'demo_head', 'demo_lrf_full', 'demo_full'])))"
-	python -c "import sys; from postergenre.report import shortfall; sys.exit(shortfall('demo_full', 0.8, 0.3))"
+	python -c "from postergenre.report.comparison import printed, results_table; print(printed(results_table(['demo_lrf_head', 'demo_head', 'demo_lrf_full', 'demo_full'])))"
+	python -c "import sys; from postergenre.report.comparison import shortfall; sys.exit(shortfall('demo_full', 0.8, 0.3))"
 	echo "The demo took $$((SECONDS - started)) s. Results: runs/demo_*; executed notebooks: runs/demo_*.ipynb"
 
 # a temporary runs folder, so that each test run starts from nothing; one thread each, for two notebooks at a time

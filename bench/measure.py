@@ -19,11 +19,13 @@ import torch
 from bench.competitors.work import Work
 from bench.own_jobs import JOBS
 from bench.prepare import prepare_work
-from postergenre.config import BenchParams, ConfigError, data_root
-from postergenre.dataset import usable_cores
-from postergenre.metrics import headline
-from postergenre.paths import runs_path, write_json, write_whole
-from postergenre.runs import lock_run, read_json, release, remove_replaced, set_aside
+from postergenre.config import data_root
+from postergenre.errors import ConfigError
+from postergenre.machine import usable_cores
+from postergenre.metrics.metrics import summary_metrics
+from postergenre.params import BenchParams
+from postergenre.paths import runs_path, write_atomically, write_json
+from postergenre.train.runs import lock_run, read_json, release, remove_replaced, set_aside
 
 PROJECT = Path(__file__).resolve().parents[1]
 LABELS = {"head": "head stage", "finetune": "fine-tuning epoch", "predict": "predicting a folder", "decode": "decoding"}
@@ -191,7 +193,7 @@ def measure_all(
         rows.append(row)
         print(f"{LABELS[job]}, repeat {repeat + 1}, {contender}: {row['wall_seconds']:.1f} s", flush=True)
     table = pd.DataFrame(rows)
-    with write_whole(folder / "bench.csv") as unfinished:
+    with write_atomically(folder / "bench.csv") as unfinished:
         table.drop(columns="stages").to_csv(unfinished, index=False)
     return table
 
@@ -203,4 +205,4 @@ def macro_ap(
 ) -> float:
     "Return the macro AP of scores of the validation posters."
     genres = json.loads((work.folder / "work.json").read_text(encoding="utf-8"))["genres"]
-    return headline(work.targets("valid"), np.load(scores), genres, None, min_positives)["macro_ap"]
+    return summary_metrics(work.targets("valid"), np.load(scores), genres, None, min_positives)["macro_ap"]

@@ -15,14 +15,17 @@ import numpy as np
 import torch
 
 from bench.competitors.work import Work, read_work
-from postergenre.callbacks import Callback, Run, checkpoint_meta
 from postergenre.config import make_params
-from postergenre.dataset import in_parallel, load_poster
-from postergenre.models import best_precision, keep_freed_memory
-from postergenre.paths import write_json, write_whole
-from postergenre.runs import release
-from postergenre.torchscript import export_notes, torchscript_file
-from postergenre.training import fit, prepare, seed_epoch, train_epoch
+from postergenre.data.dataset import load_poster
+from postergenre.export.files import torchscript_file
+from postergenre.export.job import export_notes
+from postergenre.machine import in_parallel
+from postergenre.model.classifier import best_precision, keep_freed_memory
+from postergenre.paths import write_atomically, write_json
+from postergenre.train.callbacks import Callback, Run, checkpoint_meta
+from postergenre.train.loop import fit, seed_epoch, train_epoch
+from postergenre.train.runs import release
+from postergenre.train.setup import prepare
 
 
 class FirstStep(Callback):
@@ -83,7 +86,7 @@ def head(
     np.save(folder / "valid_scores.npy", run.validation.scores)
     notes = export_notes(checkpoint_meta(run), "model.best.pth", "")
     content = torchscript_file(run.model, tuple(work.img_size), False, notes)
-    with write_whole(work.folder / "model.ts") as unfinished:
+    with write_atomically(work.folder / "model.ts") as unfinished:
         unfinished.write_bytes(content)
     features = run.stored.seconds if run.stored else 0.0
     return {
@@ -146,7 +149,7 @@ def predict(
     folder: Path,  # of the result
 ) -> dict[str, Any]:
     "Score the posters with the exported model, and compare the scores with those in full precision."
-    from postergenre.predict import load_predictor, score_pictures  # brings matplotlib, which only this job needs
+    from postergenre.predict.scorer import load_predictor, score_pictures
 
     paths = [Path(path) for path in work.paths("folder")]
     predictor = load_predictor(work.folder / "model.ts", mixed_precision="auto")
@@ -192,7 +195,7 @@ def limit_predict(
     steps: int = 8,  # number of timed steps, after three that are not timed
 ) -> dict[str, Any]:
     "Measure the exported model alone, on one resident batch."
-    from postergenre.predict import load_predictor
+    from postergenre.predict.scorer import load_predictor
 
     keep_freed_memory()
     predictor = load_predictor(work.folder / "model.ts", mixed_precision="auto")

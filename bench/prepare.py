@@ -8,10 +8,11 @@ import pandas as pd
 import torch
 
 from bench.competitors.work import Work, read_work
-from postergenre.annotations import Data, load_data, targets_of
-from postergenre.config import BenchParams, data_root
-from postergenre.demo import draw_demo_posters
-from postergenre.models import create_model
+from postergenre.config import data_root
+from postergenre.data.split import Data, load_data, targets_of
+from postergenre.demo.posters import draw_demo_posters
+from postergenre.model.classifier import create_model
+from postergenre.params import BenchParams
 from postergenre.paths import runs_path, write_json
 
 AUGMENTATION = {  # the recipe `light`, in terms for which every framework has an equivalent

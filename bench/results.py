@@ -6,9 +6,9 @@ import torch
 from bench.competitors.run import COMPETITORS
 from bench.competitors.work import read_work
 from bench.measure import LABELS, processor
-from postergenre.config import BenchParams
-from postergenre.paths import resolve_path, runs_path, write_whole
-from postergenre.report import markdown, replace_part
+from postergenre.params import BenchParams
+from postergenre.paths import resolve_path, runs_path, write_atomically
+from postergenre.report.comparison import markdown, replace_part
 
 TARGETS = (  # job, against whom, times faster on a CPU, and on a GPU
     ("head", "fastai", 30.0, 10.0),
@@ -139,7 +139,7 @@ def write_results(
     stages = stages_table(table)
     if len(stages):
         text += f"\n\nTime of this project's own jobs by stage, in seconds:\n\n{markdown(stages)}"
-    with write_whole(runs_path() / params.experiment_name / "bench.md") as unfinished:
+    with write_atomically(runs_path() / params.experiment_name / "bench.md") as unfinished:
         unfinished.write_text(text + "\n", encoding="utf-8")
     if params.readme:
         replace_part(resolve_path(params.readme), "benchmark", text)

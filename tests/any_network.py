@@ -48,8 +48,9 @@ FREEZE = {"callbacks": ["freeze"], "feature_views": 1}
 
 def score_demo_posters(folder: Path, name: str) -> pd.DataFrame:
     "Predict all demo posters with one file of a run; more than 100 of them, so that OpenVINO is tried."
-    from postergenre.config import PredictParams, make_params
-    from postergenre.predict import predict_folder
+    from postergenre.config import make_params
+    from postergenre.params import PredictParams
+    from postergenre.predict.job import predict_folder
 
     values = {"model": f"{folder}/{name}", "images": f"{folder.parent}/demo_posters_200/Images", "num_workers": 0}
     found = predict_folder(make_params({**values, "output": f"{folder}/{name}.csv"}, PredictParams))
@@ -72,9 +73,9 @@ def compile_both(folder: Path) -> str:
     "Run the classifier and its features through OpenVINO, if it can; return by how much each differs from torch."
     import torch
 
-    from postergenre.checkpoints import load_checkpoint, model_of
-    from postergenre.features import _Features
-    from postergenre.inference import CompiledNetwork, compile_network
+    from postergenre.model.inference import CompiledNetwork, compile_network
+    from postergenre.train.checkpoints import load_checkpoint, model_of
+    from postergenre.train.features import _Features
 
     checkpoint = load_checkpoint(folder / "model.best.pth")
     model, img_size = model_of(checkpoint), checkpoint["meta"]["img_size"]
@@ -93,10 +94,12 @@ def compile_both(folder: Path) -> str:
 def stages_of(network: str, runs: Path) -> dict[str, Callable[[], str]]:
     "The stages by name; each returns a few words, or raises."
     from postergenre.config import make_params
-    from postergenre.lr_finder import find_lr
-    from postergenre.swa import average_run
-    from postergenre.torchscript import export_run
-    from postergenre.training import finish, fit, prepare
+    from postergenre.export.job import export_run
+    from postergenre.train.averaging import average_run
+    from postergenre.train.finder import find_lr
+    from postergenre.train.loop import fit
+    from postergenre.train.setup import prepare
+    from postergenre.train.training import finalize
 
     model_name, _, size = network.partition("@")
     img_size = [int(side) for side in size.split("x")] if size else TINY["img_size"]
@@ -108,7 +111,7 @@ def stages_of(network: str, runs: Path) -> dict[str, Callable[[], str]]:
     def trained(experiment_name: str, **values) -> str:
         run = prepare(params(experiment_name, **values))
         fit(run)
-        finish(run)
+        finalize(run)
         report = run.start_report
         return "" if report is None or report.empty else f"{len(report)} {' and '.join(set(report['status']))}"
 

@@ -175,7 +175,7 @@ def served(browser, chain, copied, start_server):
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory) -> Path:
     "Demo posters that no test changes."
-    from postergenre.demo import draw_demo_posters
+    from postergenre.demo.posters import draw_demo_posters
 
     return draw_demo_posters(tmp_path_factory.mktemp("data") / "demo", n=60)
 

@@ -16,14 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy import integrate, special, stats
 
-from postergenre.metrics import (
-    Ranking,
-    confidence_interval,
-    counted_genres,
-    genre_spread,
-    paired_difference,
-    rank_posters,
-)
+from postergenre.metrics.intervals import confidence_interval, genre_intervals, paired_difference
+from postergenre.metrics.metrics import Ranking, evaluable_genres, rank_posters
 
 SHARES = [0.05, 0.1, 0.2, 0.5]
 PREVALENCE = np.repeat(SHARES, 4)
@@ -126,12 +120,12 @@ def bootstrap_intervals(
 
 
 def our_intervals(targets: np.ndarray, scores: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    "Return low and high, each (figures,), as `postergenre.metrics` gives them; NaN where it gives none."
-    found = [genre_spread(targets, scores[0], GENRES).reindex(GENRES)[["ap_low", "ap_high"]].to_numpy()]
+    "Return low and high, each (figures,), as `postergenre.metrics.intervals` gives them; NaN where it gives none."
+    found = [genre_intervals(targets, scores[0], GENRES).reindex(GENRES)[["ap_low", "ap_high"]].to_numpy()]
     for calculate, given in [(confidence_interval, [0]), (paired_difference, [0, 1]), (paired_difference, [0, 2])]:
         for averaged in AVERAGED.values():
             names = [genre for genre, kept in zip(GENRES, averaged, strict=True) if kept]
-            if not counted_genres(targets[:, averaged]).any():
+            if not evaluable_genres(targets[:, averaged]).any():
                 found.append([[np.nan, np.nan]])
                 continue
             result = calculate(targets[:, averaged], *(scores[model][:, averaged] for model in given), names)
@@ -152,7 +146,7 @@ def coverage(
     for _ in range(repetitions):
         targets, scores = draw(n_posters, rng)
         with np.errstate(invalid="ignore"):
-            sums = figures_as_sums(counted_genres(targets))
+            sums = figures_as_sums(evaluable_genres(targets))
         there = np.isfinite(sums).all(axis=1)
         truth = sums[there] @ true
         ends = bootstrap_intervals(targets, scores, sums[there], n_resamples, rng) if n_resamples else {}

@@ -15,15 +15,24 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
+import pandas as pd
 import torch
 from predicting import in_child
 
-from postergenre import evaluate, torchscript, training
-from postergenre.checkpoints import load_plain
-from postergenre.config import EvaluateParams, make_params
-from postergenre.lr_finder import find_lr
-from postergenre.runs import RUN_FILE, lock_run, read_run, release
-from postergenre.swa import average_run
+from postergenre.config import make_params
+from postergenre.data.experiment import load_run_data
+from postergenre.export import job as exporting
+from postergenre.export.job import export_run
+from postergenre.params import EvaluateParams
+from postergenre.report.documents import write_evaluation
+from postergenre.report.evaluation import score_run
+from postergenre.report.predictions import Thresholds, save_thresholds
+from postergenre.train import setup, training
+from postergenre.train.averaging import average_run
+from postergenre.train.checkpoints import load_plain
+from postergenre.train.finder import find_lr
+from postergenre.train.runs import RUN_FILE, lock_run, read_run, release
+from postergenre.train.training import train_run
 
 SMALL = {
     "experiment_name": "run",
@@ -119,7 +128,7 @@ def results_of(folder: Path) -> dict[str, object]:
 def train_job(folder: Path, earlier: Path | None) -> int:
     "Kill a training run, one that replaces an earlier run if there is one."
     values = {**SMALL, "n_epochs": 1 if earlier else 2, "overwrite": bool(earlier)}
-    job = functools.partial(training.train, make_params(values))
+    job = functools.partial(train_run, make_params(values))
     run, aside = folder / "run", folder / ".replaced" / "run" / "1"
     assert in_child(job) == 0
     wanted = results_of(run)
@@ -189,9 +198,9 @@ def export_job(folder: Path) -> int:
     def export(weights: str) -> None:
         quick = {f"{kind}_file": content for kind in ("torchscript", "program", "onnx")}
         quick |= {f"load_{kind}": lambda _: None for kind in ("torchscript", "program", "onnx")}
-        quick |= {"parity_table": lambda *_: torchscript.pd.DataFrame(), "check_parity": lambda _: None}
-        with patch.multiple(torchscript, **quick):
-            torchscript.export_run(make_params({**SMALL, "n_epochs": 3, "export_weights": weights, "overwrite": True}))
+        quick |= {"parity_table": lambda *_: pd.DataFrame(), "check_parity": lambda _: None}
+        with patch.multiple(exporting, **quick):
+            export_run(make_params({**SMALL, "n_epochs": 3, "export_weights": weights, "overwrite": True}))
 
     (folder / "run" / "model.int8.onnx").write_bytes(b"of other weights")
     names = ("model.onnx", "model.pt2", "model.ts", "export.json")
@@ -200,16 +209,16 @@ def export_job(folder: Path) -> int:
 
 def evaluate_job(folder: Path) -> int:
     "Kill the writing of an evaluation on validation posters where one on test posters is."
-    evaluated = [evaluate.score_run(EvaluateParams(experiment_name="run", split=split)) for split in ("test", "valid")]
-    jobs = [functools.partial(evaluate.write_evaluation, given, overwrite=True) for given in evaluated]
+    evaluated = [score_run(EvaluateParams(experiment_name="run", split=split)) for split in ("test", "valid")]
+    jobs = [functools.partial(write_evaluation, given, overwrite=True) for given in evaluated]
     return replacing_job(folder, ("MODEL_CARD.md", "report.html", "evaluation.json"), *jobs)
 
 
 def thresholds_job(folder: Path) -> int:
     "Kill the saving of thresholds where others are."
-    evaluated = evaluate.score_run(EvaluateParams(experiment_name="run", split="valid"))
-    thresholds = [evaluate.Thresholds(evaluated.thresholds.values * factor, "by hand") for factor in (0.5, 0.6)]
-    jobs = [functools.partial(evaluate.save_thresholds, evaluated.run, given) for given in thresholds]
+    evaluated = score_run(EvaluateParams(experiment_name="run", split="valid"))
+    thresholds = [Thresholds(evaluated.thresholds.values * factor, "by hand") for factor in (0.5, 0.6)]
+    jobs = [functools.partial(save_thresholds, evaluated.run, given) for given in thresholds]
     return replacing_job(folder, ("thresholds.json",), *jobs)
 
 
@@ -240,7 +249,7 @@ def lr_find_job(folder: Path) -> int:
 
 def prepare_run(folder: Path, **values) -> Path:
     "Train a small run that later jobs start from."
-    assert in_child(lambda: training.train(make_params({**SMALL, **values}))) == 0
+    assert in_child(lambda: train_run(make_params({**SMALL, **values}))) == 0
     return folder / "run"
 
 
@@ -258,10 +267,10 @@ LATER_JOBS = {"swa": swa_job, "export": export_job, "evaluate": evaluate_job, "t
 def main(folder: Path, jobs: list[str]) -> dict[str, int]:
     "Kill jobs at each of their file operations; what takes long and writes nothing is made quick."
     os.environ["RUNS_PATH"] = str(folder)
-    data, counts = training.load_run_data(make_params(SMALL)), {}
-    quick = {"load_run_data": lambda params: data, "describe_split": lambda *_: {}}
+    data, counts = load_run_data(make_params(SMALL)), {}
+    data_as_known, quickly_described = {"load_run_data": lambda params: data}, {"describe_split": lambda *_: {}}
     os.fsync = lambda file: None  # matters when the power fails
-    with patch.multiple(training, **quick):
+    with patch.multiple(setup, **data_as_known), patch.multiple(training, **quickly_described):
         for job in jobs:
             place = folder / job
             place.mkdir()

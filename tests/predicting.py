@@ -22,12 +22,16 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from postergenre import predict
-from postergenre.config import ConfigError, PredictParams
+from postergenre.errors import ConfigError
+from postergenre.params import PredictParams
+from postergenre.predict import job as predict_job
+from postergenre.predict import scorer
+from postergenre.predict.job import FolderPredictions, predict_folder
+from postergenre.predict.scorer import Predictor, score_batch
 
 GENRES = ["Drama", "War", "News"]
 MODEL = "stand-in.pth"
-SCORE_BATCH = predict.score_batch
+SCORE_BATCH = score_batch
 BEFORE = b"what was there before\n"
 
 
@@ -43,9 +47,9 @@ class MeanColours:
         "Nothing to prepare for many images."
 
 
-def stand_in(*_, **__) -> predict.Predictor:
+def stand_in(*_, **__) -> Predictor:
     "In place of `load_predictor`."
-    return predict.Predictor(MeanColours(), GENRES, np.full(3, 0.5), (24, 16), False, torch.device("cpu"))
+    return Predictor(MeanColours(), GENRES, np.full(3, 0.5), (24, 16), False, torch.device("cpu"))
 
 
 def slowly(*given):
@@ -62,14 +66,14 @@ def draw(folder: Path, n: int) -> Path:
     return folder
 
 
-def job(folder: Path, **values) -> predict.Predictions:
+def job(folder: Path, **values) -> FolderPredictions:
     "Predict with the stand-in; the model file, images and output are in `folder`."
     model = folder / MODEL
     if not model.exists():
         model.write_bytes(b"weights")
     given = {"model": str(model), "images": str(folder / "images"), "output": str(folder / "predictions.csv")}
-    with patch.object(predict, "load_predictor", stand_in):
-        return predict.predict_folder(PredictParams(**{**given, **values}))
+    with patch.object(predict_job, "load_predictor", stand_in):
+        return predict_folder(PredictParams(**{**given, **values}))
 
 
 def in_child(function) -> int:
@@ -190,5 +194,5 @@ if __name__ == "__main__":
     elif task == "memory":
         print(json.dumps(memory(place, tuple(map(int, sys.argv[3:])))))
     elif task == "slowly":
-        with patch.object(predict, "score_batch", slowly):
+        with patch.object(scorer, "score_batch", slowly):
             job(place, **json.loads(sys.argv[3]))

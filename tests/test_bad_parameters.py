@@ -8,7 +8,10 @@ import pytest
 import torch
 from conftest import ROOT, SMALL
 
-from postergenre import config
+from postergenre.config import make_params
+from postergenre.errors import ConfigError
+from postergenre.params import Params, known_callbacks
+from postergenre.values import kinds_of
 
 BAD = {
     "unknown name": ({"n_epoch": 5}, ["`n_epoch` (given: 5) is not a parameter", "Did you mean `n_epochs`?"]),
@@ -35,14 +38,14 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_prepare_refuses(case, runs, monkeypatch):
-    from postergenre.training import prepare
+    from postergenre.train.setup import prepare
 
     monkeypatch.setenv("RUNS_PATH", str(runs))
     monkeypatch.delenv("ROOT_PATH", raising=False)
     monkeypatch.chdir(ROOT)
     values, parts = BAD[case]
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
-        prepare(config.make_params({**SMALL, "experiment_name": "bad", **values}))
+        prepare(make_params({**SMALL, "experiment_name": "bad", **values}))
     assert hasattr(caught.value, "_render_traceback_"), "a notebook would show a traceback"
     message = str(caught.value)
     assert all(part in message for part in parts), message
@@ -77,10 +80,11 @@ def test_what_needs_no_torch_is_refused_before_torch_is_imported(case, tmp_path)
     schema, values, words = REFUSED[case]
     code = (
         "import sys, postergenre; assert not [name for name in sys.modules if name.startswith('postergenre.')]\n"
-        "from postergenre import config, runs\n"
-        f"try:\n    params = config.read_parameters({values!r}, config.{schema})\n"
-        "    (runs.check_start if isinstance(params, config.Params) else runs.check_finished)(params)\n"
-        "except config.ConfigError as error:\n    print(error)\n"
+        "from postergenre import config, errors, params as schemas\n"
+        "from postergenre.train import runs\n"
+        f"try:\n    params = config.read_parameters({values!r}, schemas.{schema})\n"
+        "    (runs.check_start if isinstance(params, schemas.Params) else runs.check_finished)(params)\n"
+        "except errors.ConfigError as error:\n    print(error)\n"
         "print([name for name in ('torch', 'pandas', 'timm') if name in sys.modules])"
     )
     env = {**os.environ, "RUNS_PATH": str(tmp_path)}
@@ -95,57 +99,58 @@ def test_a_job_checks_its_parameters_and_its_start_in_its_first_cell(job):
     notebook = json.loads((ROOT / "nbs" / f"{job}.ipynb").read_text(encoding="utf-8"))
     first = "".join([cell for cell in notebook["cells"] if cell["cell_type"] == "code"][1]["source"])
     modules = {line.split()[1] for line in first.splitlines() if line.startswith("from ")}
-    assert modules == {"postergenre.config", "postergenre.runs"} and "params = read_parameters(" in first
+    assert (
+        modules <= {"postergenre.config", "postergenre.params", "postergenre.train.runs"}
+        and "params = read_parameters(" in first
+    )
     assert first.splitlines()[-1] in ("check_start(params)", "check_finished(params)")
 
 
 def test_the_schema_knows_the_names_that_the_chapters_define():
-    from postergenre.callbacks import CALLBACKS
-    from postergenre.dataset import AUGMENTATIONS
-    from postergenre.losses import LOSSES
-    from postergenre.metrics import METRICS
-    from postergenre.schedules import SCHEDULES
+    from postergenre.data.augmentation import AUGMENTATIONS
+    from postergenre.metrics.metrics import METRICS
+    from postergenre.train.callbacks import CALLBACKS
+    from postergenre.train.losses import LOSSES
+    from postergenre.train.schedules import SCHEDULES
 
     defined = {"loss": LOSSES, "scheduler": SCHEDULES, "valid_metric": METRICS, "augmentations": AUGMENTATIONS}
     for name, known in defined.items():
-        kinds = config.kinds_of(config.Params.model_fields[name].annotation)
+        kinds = kinds_of(Params.model_fields[name].annotation)
         assert {kind for kind in kinds if isinstance(kind, str)} == set(known), name
-    assert config.known_callbacks(list(CALLBACKS)) == list(CALLBACKS)
+    assert known_callbacks(list(CALLBACKS)) == list(CALLBACKS)
     with pytest.raises(ValueError, match=f"^{', '.join(CALLBACKS)}, or "):
-        config.known_callbacks(["other"])
+        known_callbacks(["other"])
 
 
 def test_a_batch_of_one_poster_is_refused_before_any_work(runs, monkeypatch):
-    from postergenre.training import check_batch_norm, prepare
+    from postergenre.train.setup import check_batch_norm, prepare
 
     monkeypatch.setenv("RUNS_PATH", str(runs))
     monkeypatch.delenv("ROOT_PATH", raising=False)
     tiny = {**SMALL, "experiment_name": "one_poster", "img_size": [32, 32], "batch_size": 1, "pretrained": False}
-    with pytest.raises(
-        config.ConfigError, match="`batch_size`: given 1; allowed for tf_efficientnet_lite0: at least 2"
-    ):
-        prepare(config.make_params(tiny))
+    with pytest.raises(ConfigError, match="`batch_size`: given 1; allowed for tf_efficientnet_lite0: at least 2"):
+        prepare(make_params(tiny))
     assert {path.name for path in (runs / "one_poster").iterdir()} <= {".lock"}
     frozen = {**tiny, "callbacks": ["freeze"], "experiment_name": "one_poster_frozen"}  # batch norm is at rest
-    run = prepare(config.make_params(frozen))
+    run = prepare(make_params(frozen))
     statistics = run.model.state_dict()["backbone.bn1.running_mean"].clone()
     check_batch_norm(run.model, run.params)
     assert torch.equal(run.model.state_dict()["backbone.bn1.running_mean"], statistics)  # the try left no trace
 
 
 def test_a_genre_that_all_posters_have_is_named():
-    from postergenre.training import check_metric
+    from postergenre.train.setup import check_metric
 
     frame = pd.DataFrame({"Id": list("abc"), "path": "", "Drama": np.uint8(1)})
     data = SimpleNamespace(valid=frame, genres=["Drama"])
-    with pytest.raises(config.ConfigError) as caught:
-        check_metric(config.Params(min_positives=1), data)
+    with pytest.raises(ConfigError) as caught:
+        check_metric(Params(min_positives=1), data)
     message = str(caught.value)
     assert "All validation posters have Drama" in message and "without it" in message and "Lower" not in message
 
 
 def test_yaml_exponents_are_numbers():
-    params = config.make_params({"gradient_clip": "1e-1", "scheduler_kwargs": {"max_lr": "5E-4"}})
+    params = make_params({"gradient_clip": "1e-1", "scheduler_kwargs": {"max_lr": "5E-4"}})
     assert params.gradient_clip == 0.1 and params.scheduler_kwargs == {"max_lr": 0.0005}
 
 
@@ -154,7 +159,7 @@ def test_environment_variables_reach_a_job(papermill, environment, tmp_path):
     import sys
 
     code = (
-        "import os, cv2, torch, postergenre.training, postergenre.config as c;"
+        "import os, cv2, torch, postergenre.train.training, postergenre.config as c;"
         "print(torch.get_num_threads(), torch.cuda.is_available(), c.data_root(c.Params()))"
     )
     set_to = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ROOT_PATH": str(tmp_path)}

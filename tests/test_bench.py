@@ -18,7 +18,8 @@ from bench.competitors.work import read_work
 from bench.measure import run_bench
 from bench.plots import plot_bench
 from bench.results import ratio_table, stages_table, targets_table, write_results
-from postergenre.config import BenchParams, ConfigError
+from postergenre.errors import ConfigError
+from postergenre.params import BenchParams
 
 SMOKE = BenchParams(contenders=["postergenre"])
 

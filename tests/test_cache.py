@@ -16,10 +16,14 @@ import pytest
 from conftest import ROOT, SMALL
 from PIL import Image
 
-from postergenre import cache
 from postergenre.config import make_params
-from postergenre.demo import draw_demo_posters
-from postergenre.training import fit, prepare, release
+from postergenre.data import cache
+from postergenre.data.cache import GREY, ArrayStore, cached_posters, write_array
+from postergenre.data.dataset import load_poster
+from postergenre.demo.posters import draw_demo_posters
+from postergenre.train.loop import fit
+from postergenre.train.runs import release
+from postergenre.train.setup import prepare
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,7 @@ def pictures(tmp_path_factory):
 BUILD = """
 import sys, time
 from pathlib import Path
-from postergenre import cache
+from postergenre.data import cache
 folder, seconds, *paths = sys.argv[1:]
 load = cache.load_with_retry
 def slow(*arguments, **others):
@@ -57,8 +61,8 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_one(tmp_path, pictures)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not list(tmp_path.glob("posters_*"))
-    posters = cache.cached_posters(tmp_path, pictures, (64, 48))
-    assert np.array_equal(posters.load(pictures[7]), cache.load_poster(pictures[7], (64, 48)))
+    posters = cached_posters(tmp_path, pictures, (64, 48))
+    assert np.array_equal(posters.load(pictures[7]), load_poster(pictures[7], (64, 48)))
     assert not list(tmp_path.glob(".posters_*.tmp"))  # what the killed one left is gone
 
 
@@ -79,7 +83,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path, pictures, monkeypatch
     for name in ("posix_fallocate", "pwrite"):  # before the first row, and in the middle
         with monkeypatch.context() as patch:
             patch.setattr(os, name, full)
-            assert cache.cached_posters(tmp_path, pictures, (64, 48)) is None
+            assert cached_posters(tmp_path, pictures, (64, 48)) is None
         assert "No space left on device" in capsys.readouterr().out
         assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
@@ -88,18 +92,18 @@ def test_a_picture_that_breaks_while_the_cache_is_built_does_not_stop_it(tmp_pat
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"being replaced")
     with pytest.warns(UserWarning, match="taken as grey"):
-        posters = cache.cached_posters(tmp_path / "cache", [*pictures[:3], str(broken)], (64, 48))
-    assert (posters.load(str(broken)) == cache.GREY).all()
-    assert not posters.rows.lasting  # grey is for this run alone
+        posters = cached_posters(tmp_path / "cache", [*pictures[:3], str(broken)], (64, 48))
+    assert (posters.load(str(broken)) == GREY).all()
+    assert not posters.rows.reusable  # grey is for this run alone
     shutil.copyfile(pictures[5], broken)
     os.utime(broken, ns=(0, 0))
-    again = cache.cached_posters(tmp_path / "cache", [*pictures[:3], str(broken)], (64, 48))
-    assert again.rows.lasting and np.array_equal(again.load(str(broken)), cache.load_poster(pictures[5], (64, 48)))
+    again = cached_posters(tmp_path / "cache", [*pictures[:3], str(broken)], (64, 48))
+    assert again.rows.reusable and np.array_equal(again.load(str(broken)), load_poster(pictures[5], (64, 48)))
 
 
 def test_a_picture_that_is_replaced_while_the_cache_is_built_serves_one_run(tmp_path, pictures, monkeypatch, capsys):
     mine = [shutil.copy(path, tmp_path) for path in pictures[:6]]
-    load = cache.load_poster
+    load = load_poster
 
     def replacing(path, *arguments):
         image = load(path, *arguments)
@@ -109,15 +113,15 @@ def test_a_picture_that_is_replaced_while_the_cache_is_built_serves_one_run(tmp_
 
     with monkeypatch.context() as patch:
         patch.setattr(cache, "load_poster", replacing)
-        first = cache.cached_posters(tmp_path / "cache", mine, (64, 48), threads=1)
-    assert "serves this run alone" in capsys.readouterr().out and not first.rows.lasting
-    second = cache.cached_posters(tmp_path / "cache", mine, (64, 48))
-    assert second.rows.lasting and np.array_equal(second.load(mine[2]), second.load(mine[4]))
+        first = cached_posters(tmp_path / "cache", mine, (64, 48), threads=1)
+    assert "serves this run alone" in capsys.readouterr().out and not first.rows.reusable
+    second = cached_posters(tmp_path / "cache", mine, (64, 48))
+    assert second.rows.reusable and np.array_equal(second.load(mine[2]), second.load(mine[4]))
 
 
 def test_a_picture_that_is_just_grey_is_no_fault(tmp_path):
-    Image.new("RGB", (48, 64), (cache.GREY,) * 3).save(tmp_path / "grey.png")
-    assert cache.cached_posters(tmp_path / "cache", [str(tmp_path / "grey.png")], (64, 48)).rows.lasting
+    Image.new("RGB", (48, 64), (GREY,) * 3).save(tmp_path / "grey.png")
+    assert cached_posters(tmp_path / "cache", [str(tmp_path / "grey.png")], (64, 48)).rows.reusable
 
 
 def test_a_cache_in_a_folder_of_other_things_leaves_them_alone(tmp_path, monkeypatch):
@@ -150,19 +154,19 @@ def test_names_that_are_no_utf8_are_found(tmp_path, pictures):
     for name, source in zip(names, pictures, strict=False):
         os.link(source, tmp_path / name)
     paths = [str(tmp_path / name) for name in names]
-    posters = cache.cached_posters(tmp_path / "cache", paths, (64, 48))
+    posters = cached_posters(tmp_path / "cache", paths, (64, 48))
     for path, source in zip(paths, pictures, strict=False):
-        assert np.array_equal(posters.load(path), cache.load_poster(source, (64, 48)))
+        assert np.array_equal(posters.load(path), load_poster(source, (64, 48)))
 
 
 def test_ten_times_the_posters_stay_on_disk(tmp_path):
     "Rows of 288 x 192 pixels, all read twice: what a process holds does not grow with them."
     grown = []
     for n in (150, 1500):
-        with cache.write_rows(tmp_path / str(n), (n, 288, 192, 3), np.uint8) as writer:
+        with write_array(tmp_path / str(n), (n, 288, 192, 3), np.uint8) as writer:
             for row in range(n):
                 writer[row] = np.full((288, 192, 3), row % 256, dtype=np.uint8)
-        rows = cache.Rows(tmp_path / str(n))
+        rows = ArrayStore(tmp_path / str(n))
         before = psutil.Process().memory_info().rss
         for _ in range(2):
             for row in range(n):

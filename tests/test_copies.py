@@ -15,10 +15,12 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from postergenre import annotations, copies
-from postergenre.annotations import AuditError, inspect_pictures, load_data
-from postergenre.copies import find_copies, thumbnail
-from postergenre.demo import draw_demo_posters
+from postergenre.data import audit, copies
+from postergenre.data.audit import grey_picture, inspect_picture, inspect_pictures
+from postergenre.data.copies import find_copies, thumbnail
+from postergenre.data.split import load_data
+from postergenre.data.tables import AuditError
+from postergenre.demo.posters import draw_demo_posters
 
 PARTS = (0.6, 0.2, 0.2)
 REAL = os.environ.get("REAL_POSTERS")
@@ -111,10 +113,10 @@ def test_a_damaged_file_of_remembered_pictures_is_made_again(root, tmp_path):
 def test_known_pictures_are_neither_decoded_nor_compared_again(root, tmp_path, monkeypatch):
     "A new picture, or one whose file was touched, is compared with all others, but those not with one another."
     paths, cache, calls = sorted(map(str, (root / "Images").iterdir())), tmp_path / "pictures.npz", []
-    inspect, search = annotations.inspect_picture, annotations.find_copies
-    monkeypatch.setattr(annotations, "inspect_picture", lambda path: calls.append(path) or inspect(path))
+    inspect, search = inspect_picture, copies.find_copies
+    monkeypatch.setattr(audit, "inspect_picture", lambda path: calls.append(path) or inspect(path))
     monkeypatch.setattr(
-        annotations, "find_copies", lambda rows, known: calls.append((known, len(rows))) or search(rows, known)
+        audit, "find_copies", lambda rows, known: calls.append((known, len(rows))) or search(rows, known)
     )
     copy_poster(root, Path(paths[0]).stem, Path(paths[9]).stem, KINDS["framed"])
     first = inspect_pictures(paths[:-1], cache)
@@ -139,7 +141,7 @@ def test_a_picture_whose_name_is_no_text_is_remembered(root, tmp_path, monkeypat
     except OSError:
         pytest.skip("this file system wants names that are text")
     first = inspect_pictures([path], tmp_path / "pictures.npz")
-    monkeypatch.setattr(annotations, "inspect_picture", None)
+    monkeypatch.setattr(audit, "inspect_picture", None)
     assert inspect_pictures([path], tmp_path / "pictures.npz").equals(first) and list(first.index) == [path]
 
 
@@ -151,8 +153,8 @@ def test_looking_and_comparing_show_progress(root, tmp_path, monkeypatch):
             yield item
             shown.append((min(number * each, total), total, what))
 
-    for module in (annotations, copies):
-        monkeypatch.setattr(module, "announced", record)
+    for module in (audit, copies):
+        monkeypatch.setattr(module, "with_progress", record)
     monkeypatch.setattr(copies, "BLOCK", 25)
     paths = sorted(map(str, (root / "Images").iterdir()))
     inspect_pictures(paths, tmp_path / "pictures.npz")
@@ -196,7 +198,7 @@ def real_copies(image: Image.Image, rng: random.Random) -> dict[str, Image.Image
 def saved_thumbnail(image: Image.Image) -> np.ndarray:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=70)
-    return thumbnail(annotations.grey_picture(file.getvalue()))
+    return thumbnail(grey_picture(file.getvalue()))
 
 
 @pytest.mark.skipif(not REAL, reason="REAL_POSTERS names no folder of real posters")
@@ -204,7 +206,7 @@ def test_copies_of_real_posters_are_found_and_no_others():
     data, rng = load_data(REAL), random.Random(0)
     posters = pd.concat([data.train, data.valid, data.test], ignore_index=True)
     images = [Image.open(path).convert("RGB") for path in posters["path"]]
-    thumbnails = np.stack([thumbnail(annotations.grey_picture(Path(path).read_bytes())) for path in posters["path"]])
+    thumbnails = np.stack([thumbnail(grey_picture(Path(path).read_bytes())) for path in posters["path"]])
     started = time.perf_counter()
     pairs = find_copies(thumbnails)
     print(f"{len(posters):,} posters compared in {time.perf_counter() - started:.1f} s")

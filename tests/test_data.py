@@ -11,15 +11,12 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from postergenre.annotations import (
-    AuditError,
-    audit,
-    inspect_picture,
-    load_data,
-    targets_of,
-)
-from postergenre.demo import DEMO_GENRES, draw_poster
-from postergenre.images import PosterError, decode_poster
+from postergenre.data.audit import inspect_picture
+from postergenre.data.images import PosterError, decode_poster
+from postergenre.data.split import audit, load_data, targets_of
+from postergenre.data.tables import AuditError
+from postergenre.demo.posters import draw_poster
+from postergenre.demo.things import DEMO_GENRES
 
 PARTS = (0.6, 0.2, 0.2)
 
@@ -136,7 +133,7 @@ def test_a_placeholder_under_many_ids_goes_to_one_split(root):
 
 def test_the_split_is_the_same_in_another_process_and_another_folder(root, drawn):
     code = f"""
-from postergenre.annotations import load_data
+from postergenre.data.split import load_data
 data = load_data({str(drawn)!r}, {PARTS!r}, split_seed=7)
 print(data.data_hash, data.split_hash)
 """

@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from postergenre.dataset import PosterDataset, build_augmentation, make_loader, start_worker
-from postergenre.demo import DEMO_GENRES, draw_poster
-from postergenre.images import PosterError
-from postergenre.sampler import IterationSampler
+from postergenre.data.augmentation import build_augmentation
+from postergenre.data.dataset import PosterDataset, make_loader, start_worker
+from postergenre.data.images import PosterError
+from postergenre.data.sampler import IterationSampler
+from postergenre.demo.posters import draw_poster
+from postergenre.demo.things import DEMO_GENRES
 
 SIZE = (72, 48)
 RECIPE = [
@@ -60,7 +62,8 @@ def test_another_process_gives_the_same_bytes(paths):
     "The stream is a function of the seed and the draw: it knows neither the process nor Python's hash seed."
     code = f"""
 import hashlib, numpy as np
-from postergenre.dataset import PosterDataset, build_augmentation
+from postergenre.data.augmentation import build_augmentation
+from postergenre.data.dataset import PosterDataset
 dataset = PosterDataset({paths!r}, np.eye({len(paths)}), {SIZE}, augmentation=build_augmentation({RECIPE!r}, {SIZE}))
 print(hashlib.sha256(b"".join(dataset[i, 100 + i][0].numpy().tobytes() for i in (5, 0, 3))).hexdigest())
 """

@@ -7,7 +7,9 @@ import pytest
 import torch
 from conftest import ROOT, SMALL
 
-from postergenre import config
+from postergenre.config import make_params, read_params_file, run_folder
+from postergenre.errors import ConfigError
+from postergenre.params import Params
 
 
 def checkpoint(path) -> dict:
@@ -17,7 +19,7 @@ def checkpoint(path) -> dict:
 def test_01_the_range_test_ends_in_order_smooths_and_suggests(chain):
     import pandas as pd
 
-    from postergenre.lr_finder import smooth
+    from postergenre.train.finder import smooth
 
     for stage in ("lrf_head", "lrf_full"):  # exit code 0 is checked where the chain is run
         table = pd.read_csv(chain / stage / "lr_find.csv")
@@ -28,7 +30,7 @@ def test_01_the_range_test_ends_in_order_smooths_and_suggests(chain):
 
 @pytest.mark.parametrize(("test", "stage"), [("lrf_head", "head"), ("lrf_full", "full")])
 def test_02_a_range_test_probes_the_stage_it_is_for(test, stage):
-    probed, trained = (config.read_params_file(ROOT / "params" / f"{name}.yaml") for name in (test, stage))
+    probed, trained = (read_params_file(ROOT / "params" / f"{name}.yaml") for name in (test, stage))
     parts = ("model_name", "model_kwargs", "checkpoint_name", "img_size", "squash", "augmentations", "batch_size",
              "loss", "loss_kwargs", "pos_weight", "optimizer", "optimizer_kwargs", "backbone_lr_factor",
              "gradient_clip", "mixed_precision")  # fmt: skip
@@ -41,7 +43,7 @@ def test_02_a_range_test_probes_the_stage_it_is_for(test, stage):
 
 
 def test_03_the_average_is_the_accepted_one_with_its_own_batch_norm_and_whole_counters(chain):
-    from postergenre.swa import greedy_soup
+    from postergenre.train.averaging import greedy_soup
 
     states = [{"w": torch.tensor(value)} for value in (1.0, 5.0)]
     taken, value, kept = greedy_soup(states, lambda state: (-abs(state["w"].item() - 1), state), "macro_ap")
@@ -56,7 +58,7 @@ def test_03_the_average_is_the_accepted_one_with_its_own_batch_norm_and_whole_co
 
 
 def test_04_frozen_layers_and_their_batch_norm_statistics_stay_still(chain):
-    from postergenre.models import create_model
+    from postergenre.model.classifier import create_model
 
     head, full = (checkpoint(chain / stage / "model.last.pth")["model"] for stage in ("head", "full"))
     pretrained = create_model("tf_efficientnet_lite0", 8, (64, 48)).state_dict()
@@ -66,7 +68,7 @@ def test_04_frozen_layers_and_their_batch_norm_statistics_stay_still(chain):
 
 
 def test_05_06_07_the_export_is_in_eval_mode_with_the_thresholds_and_genres_it_was_measured_with(chain):
-    from postergenre.predict import load_predictor
+    from postergenre.predict.scorer import load_predictor
 
     stored = checkpoint(
         chain / "full" / json.loads((chain / "full" / "export.json").read_text())["made_from"]["weights"]
@@ -83,12 +85,12 @@ def test_05_06_07_the_export_is_in_eval_mode_with_the_thresholds_and_genres_it_w
 
 
 def test_08_no_epoch_replays_another_ones_augmentation(runs, monkeypatch):
-    from postergenre.training import create_run
+    from postergenre.train.setup import create_run
 
     monkeypatch.setenv("RUNS_PATH", str(runs))
     monkeypatch.delenv("ROOT_PATH", raising=False)
     values = {**SMALL, "model_name": "test_efficientnet", "pretrained": False, "batch_size": 1, "num_workers": 1}
-    run = create_run(config.make_params({**values, "num_iteration_on_epoch": 120}), runs / "streams")
+    run = create_run(make_params({**values, "num_iteration_on_epoch": 120}), runs / "streams")
     epochs = [{int(index): image[0] for image, _, index in run.train_loader} for _ in range(2)]
     shared = epochs[0].keys() & epochs[1].keys()
     same = [index for index in shared if torch.equal(epochs[0][index], epochs[1][index])]
@@ -96,36 +98,36 @@ def test_08_no_epoch_replays_another_ones_augmentation(runs, monkeypatch):
 
 
 def test_09_a_genre_without_positives_spoils_no_average():
-    from postergenre.metrics import headline
+    from postergenre.metrics.metrics import summary_metrics
 
     rng = np.random.default_rng(0)
     targets = (rng.random((200, 3)) < 0.3).astype(int)
     scores, genres = rng.random((200, 3)), ["Drama", "Comedy", "News"]
     targets[:, 2] = 0
-    figures = headline(targets, scores, genres)
-    without = headline(targets[:, :2], scores[:, :2], genres[:2])
+    figures = summary_metrics(targets, scores, genres)
+    without = summary_metrics(targets[:, :2], scores[:, :2], genres[:2])
     assert np.isfinite(list(figures.values())).all() and figures["n_genres"] == 2
     assert figures["macro_auc"] == without["macro_auc"] and figures["macro_ap"] == without["macro_ap"]
 
 
 def test_10_a_schedule_whose_peak_falls_below_its_base_is_refused():
-    from postergenre.schedules import create_schedule
+    from postergenre.train.schedules import create_schedule
 
     wanted = {"max_lr": 1e-3, "period_epochs": 5, "warmup_iterations": 100, "decay": 0.7}
-    with pytest.raises(config.ConfigError, match="cycle 14 of 20"):
+    with pytest.raises(ConfigError, match="cycle 14 of 20"):
         create_schedule("cosine_restarts", wanted, 1e-5, 100, 100)
     assert str(create_schedule("cosine_restarts", wanted, 1e-5, 100, 50)).endswith("10 peaks")
 
 
 def test_11_focal_loss_gets_steps_as_large_as_bce_from_the_optimizer_of_its_params_file():
-    from postergenre.losses import create_loss
-    from postergenre.schedules import create_optimizer
+    from postergenre.train.losses import create_loss
+    from postergenre.train.schedules import create_optimizer
 
-    full, overlay = (config.read_params_file(ROOT / "params" / f"{name}.yaml") for name in ("full", "focal"))
+    full, overlay = (read_params_file(ROOT / "params" / f"{name}.yaml") for name in ("full", "focal"))
     focal = full.model_copy(update=overlay.model_dump(exclude_unset=True))
     assert focal.loss == "focal" and focal.optimizer_kwargs == full.optimizer_kwargs
 
-    def first_step(params: config.Params) -> tuple[float, float]:
+    def first_step(params: Params) -> tuple[float, float]:
         "Norms of the gradient and of what the optimizer makes of it."
         torch.manual_seed(0)
         model = torch.nn.Module()
@@ -146,14 +148,14 @@ def test_11_focal_loss_gets_steps_as_large_as_bce_from_the_optimizer_of_its_para
 def test_12_a_run_is_found_again_by_its_name_alone(chain):
     assert (chain / "full" / "model.swa.pth").is_file()  # swa was given no path, only the same params file
     files = sorted(file for file in (ROOT / "params").glob("*.yaml") if file.stem not in ("bench", "evaluate"))
-    names = {file.stem: config.run_folder(config.read_params_file(file)).name for file in files}
+    names = {file.stem: run_folder(read_params_file(file)).name for file in files}
     assert all(name in (stem, f"full_{stem}") for stem, name in names.items()), names  # full_: overlays of full.yaml
-    with pytest.raises(config.ConfigError, match="experiment_name"):
-        config.make_params({"experiment_name": "full/2026-11-24 10:00"})
+    with pytest.raises(ConfigError, match="experiment_name"):
+        make_params({"experiment_name": "full/2026-11-24 10:00"})
 
 
 def test_13_the_configuration_is_validated():
-    with pytest.raises(config.ConfigError, match="Did you mean `n_epochs`"):
-        config.make_params({"n_epoch": 3})
-    with pytest.raises(config.ConfigError, match="at least 1"):
-        config.make_params({"n_epochs": 0})
+    with pytest.raises(ConfigError, match="Did you mean `n_epochs`"):
+        make_params({"n_epoch": 3})
+    with pytest.raises(ConfigError, match="at least 1"):
+        make_params({"n_epochs": 0})

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from postergenre.checkpoints import load_checkpoint, load_plain, model_of
-from postergenre.config import ConfigError, EvaluateParams, PredictParams, make_params
+from postergenre.config import make_params
+from postergenre.errors import ConfigError
+from postergenre.params import EvaluateParams, PredictParams
+from postergenre.train.checkpoints import load_checkpoint, load_plain, model_of
 
 SMALL = {
     "n_demo_posters": 150,
@@ -33,7 +35,10 @@ def here(runs, monkeypatch):
 @pytest.mark.parametrize("metric", ["loss", "macro_ap"])
 @pytest.mark.parametrize("step", STEPS)
 def test_a_run_that_diverges_stops_there_and_can_go_on_from_the_epoch_before(step, metric, runs):
-    from postergenre.training import finish, fit, prepare, release
+    from postergenre.train.loop import fit
+    from postergenre.train.runs import release
+    from postergenre.train.setup import prepare
+    from postergenre.train.training import finalize
 
     number, words = STEPS[step]
     params = make_params({**SMALL, "experiment_name": f"diverged_{step}_{metric}", "valid_metric": metric})
@@ -50,13 +55,15 @@ def test_a_run_that_diverges_stops_there_and_can_go_on_from_the_epoch_before(ste
     again = prepare(params)  # with the rates as they should be
     assert again.epoch == 1
     assert fit(again)["epoch"].tolist() == [1, 2, 3]
-    assert np.isfinite(finish(again)["valid"]["loss"])
+    assert np.isfinite(finalize(again)["valid"]["loss"])
 
 
 @pytest.mark.parametrize("metric", ["loss", "macro_ap", "micro_ap", "macro_auc"])
 @pytest.mark.parametrize("rate", [1e6, 1e38])
 def test_a_rate_far_too_high_is_blamed_whatever_chooses_the_checkpoint(rate, metric, runs):
-    from postergenre.training import fit, prepare, release
+    from postergenre.train.loop import fit
+    from postergenre.train.runs import release
+    from postergenre.train.setup import prepare
 
     name = f"too_high_{rate:.0g}_{metric}".replace("+", "")
     values = {"experiment_name": name, "valid_metric": metric, "optimizer_kwargs": {"lr": rate}}
@@ -68,7 +75,7 @@ def test_a_rate_far_too_high_is_blamed_whatever_chooses_the_checkpoint(rate, met
 
 
 def test_a_range_test_may_diverge(runs):
-    from postergenre.lr_finder import find_lr
+    from postergenre.train.finder import find_lr
 
     values = {"experiment_name": "lrf_diverged", "lrf_max_lr": 1e30, "lrf_iterations": 40, "lrf_stop_factor": 1e30}
     found = find_lr(make_params({**SMALL, **values}))
@@ -78,20 +85,21 @@ def test_a_range_test_may_diverge(runs):
 @pytest.fixture(scope="module")
 def broken(runs):
     "A finished run with NaN in its checkpoints, and such exports."
-    from postergenre.torchscript import carried_thresholds, export_notes, onnx_file, program_file, torchscript_file
-    from postergenre.training import train
+    from postergenre.export.files import onnx_file, program_file, torchscript_file
+    from postergenre.export.job import export_notes, export_thresholds
+    from postergenre.train.training import train_run
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RUNS_PATH", str(runs))
         patch.delenv("ROOT_PATH", raising=False)
-        folder = train(make_params({**SMALL, "experiment_name": "broken"})).folder
+        folder = train_run(make_params({**SMALL, "experiment_name": "broken"})).folder
         for path in (folder / "model.best.pth", *(folder / "checkpoints").iterdir()):
             spoil(path)
-        for module in ("checkpoints", "torchscript"):
+        for module in ("train.checkpoints", "export.files"):
             patch.setattr(f"postergenre.{module}.check_finite", lambda *_: None)
         checkpoint = load_checkpoint(folder / "model.best.pth")
         meta = checkpoint["meta"]
-        notes = export_notes(meta, "model.best.pth", "", carried_thresholds(folder, meta, ""))
+        notes = export_notes(meta, "model.best.pth", "", export_thresholds(folder, meta, ""))
         for name, write in (("model.ts", torchscript_file), ("model.pt2", program_file), ("model.onnx", onnx_file)):
             (folder / name).write_bytes(write(model_of(checkpoint), (32, 32), False, notes))
     return folder
@@ -105,37 +113,37 @@ def spoil(path) -> None:
 
 
 def predict(file):
-    from postergenre.predict import predict_folder
+    from postergenre.predict.job import predict_folder
 
     return lambda folder: predict_folder(PredictParams(model=str(folder / file), output=str(folder / "scores.csv")))
 
 
 def evaluate(folder):
-    from postergenre.evaluate import evaluate_run
+    from postergenre.report.evaluation import evaluate_run
 
     evaluate_run(EvaluateParams(experiment_name=folder.name, weights="best"))
 
 
 def try_it(folder):
-    from postergenre.try_it import load_judge
+    from postergenre.pages.try_it import load_judge
 
     load_judge(folder / "model.best.pth")
 
 
 def average(folder):
-    from postergenre.swa import average_run
+    from postergenre.train.averaging import average_run
 
     average_run(make_params({**SMALL, "experiment_name": folder.name}))
 
 
 def export(folder):
-    from postergenre.torchscript import export_run
+    from postergenre.export.job import export_run
 
     export_run(make_params({**SMALL, "experiment_name": folder.name, "export_weights": "best", "overwrite": True}))
 
 
 def start(folder):
-    from postergenre.training import prepare
+    from postergenre.train.setup import prepare
 
     prepare(make_params({**SMALL, "experiment_name": "from_broken", "checkpoint_name": folder.name}))
 
@@ -159,7 +167,9 @@ def test_weights_that_are_not_finite_are_refused_by_the_name_of_their_file(use, 
 
 
 def test_a_state_that_is_not_finite_is_refused_by_its_name(runs):
-    from postergenre.training import fit, prepare, release
+    from postergenre.train.loop import fit
+    from postergenre.train.runs import release
+    from postergenre.train.setup import prepare
 
     params = make_params({**SMALL, "experiment_name": "broken_state", "n_epochs": 1})
     run = prepare(params)

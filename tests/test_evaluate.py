@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from conftest import SMALL
 
-from postergenre.config import ConfigError, EvaluateParams, make_params
-from postergenre.metrics import count_decisions, counted_genres, decide
+from postergenre.config import make_params
+from postergenre.errors import ConfigError
+from postergenre.metrics.metrics import count_labels, evaluable_genres, predict_labels
+from postergenre.params import EvaluateParams
 
 SCRIPT = "<script>alert(1)</script>"
 TINY = {"model_name": "test_resnet", "pretrained": False, "n_epochs": 2, "optimizer_kwargs": {"lr": 1e-2}}
@@ -19,7 +21,7 @@ TINY = {"model_name": "test_resnet", "pretrained": False, "n_epochs": 2, "optimi
 @pytest.fixture(scope="module")
 def trained(chain, tmp_path_factory):
     "A small run on the posters of the chain, one genre of which is called like a script; yields its parameters."
-    from postergenre.training import train
+    from postergenre.train.training import train_run
 
     root = tmp_path_factory.mktemp("posters")
     table = pd.read_csv(chain / "demo_posters_200" / "train.csv")
@@ -32,7 +34,7 @@ def trained(chain, tmp_path_factory):
         patch.setenv("RUNS_PATH", str(tmp_path_factory.mktemp("runs_of_tiny")))
         patch.delenv("ROOT_PATH", raising=False)
         params = make_params({**SMALL, **TINY, "experiment_name": "tiny", "root_path": str(root)})
-        train(params)
+        train_run(params)
         yield params
 
 
@@ -42,40 +44,41 @@ def asked(**values) -> EvaluateParams:
 
 @pytest.fixture(scope="module")
 def evaluated(trained):
-    from postergenre.evaluate import evaluate_run
+    from postergenre.report.evaluation import evaluate_run
 
     return evaluate_run(asked(split="test", n_mistakes=4, n_cam=2))
 
 
 def test_thresholds_never_look_at_test_data(evaluated, monkeypatch):
-    from postergenre import evaluate
+    from postergenre.report import evaluation, predictions
+    from postergenre.report.predictions import scores_of_split
 
-    plain = evaluate.scores_of_split
+    plain = scores_of_split
 
     def turned_round(run, split):
         scored = plain(run, split)
         return dataclasses.replace(scored, targets=1 - scored.targets) if split == "test" else scored
 
-    monkeypatch.setattr(evaluate, "scores_of_split", turned_round)
+    monkeypatch.setattr(evaluation, "scores_of_split", turned_round)
     for rule in ("f1", "precision"):
-        monkeypatch.setattr(evaluate, "scores_of_split", plain)
-        before = evaluate.evaluate_run(asked(split="test", threshold_rule=rule, overwrite=True))
-        monkeypatch.setattr(evaluate, "scores_of_split", turned_round)
-        after = evaluate.evaluate_run(asked(split="test", threshold_rule=rule, overwrite=True))
+        monkeypatch.setattr(evaluation, "scores_of_split", plain)
+        before = evaluation.evaluate_run(asked(split="test", threshold_rule=rule, overwrite=True))
+        monkeypatch.setattr(evaluation, "scores_of_split", turned_round)
+        after = evaluation.evaluate_run(asked(split="test", threshold_rule=rule, overwrite=True))
         assert np.array_equal(before.thresholds.values, after.thresholds.values)
         assert before.metrics.loc["macro_f1", "value"] != after.metrics.loc["macro_f1", "value"]  # they did turn round
     with pytest.raises(ValueError, match="these are test posters"):
-        evaluate.choose_thresholds(evaluated.shown, evaluated.run.genres)
+        predictions.choose_thresholds(evaluated.shown, evaluated.run.genres)
 
 
 def test_a_wanted_precision_is_reached_or_a_sentence_says_that_it_is_not(evaluated):
-    from postergenre.evaluate import choose_thresholds
+    from postergenre.report.predictions import choose_thresholds
 
     valid, genres = evaluated.valid, evaluated.run.genres
-    counted = counted_genres(valid.targets, 3)
+    counted = evaluable_genres(valid.targets, 3)
     for wanted in (0.2, 0.3, 0.5, 0.9):
         found = choose_thresholds(valid, genres, "precision", wanted, 3)
-        hits, predicted, _ = count_decisions(valid.targets, decide(valid.scores, found.values))
+        hits, predicted, _ = count_labels(valid.targets, predict_labels(valid.scores, found.values))
         for genre, kept, yes, right in zip(genres, counted, predicted, hits, strict=True):
             never = any(genre in note for note in found.notes if "no threshold reaches" in note)
             assert not kept or never or right >= wanted * yes > 0, (genre, wanted)
@@ -83,44 +86,46 @@ def test_a_wanted_precision_is_reached_or_a_sentence_says_that_it_is_not(evaluat
 
 
 def test_a_precision_that_is_just_reached_is_reached():
-    from postergenre.evaluate import Scored, choose_thresholds
+    from postergenre.report.predictions import Predictions, choose_thresholds
 
     assert 0.55 * 100 > 55  # in floating point
     targets = np.array([[1]] * 5 + [[0]] * 45 + [[1]] * 50 + [[0]] * 20, dtype=np.uint8)
     scores = np.r_[np.full(100, 0.8), np.full(20, 0.1)][:, None]
-    valid = Scored("valid", [str(n) for n in range(120)], [""] * 120, targets, scores, "made up")
+    valid = Predictions("valid", [str(n) for n in range(120)], [""] * 120, targets, scores, "made up")
     found = choose_thresholds(valid, ["Drama"], "precision", 0.55)
     assert 0.1 < found.values[0] < 0.8 and not found.notes
 
 
 @pytest.mark.parametrize("file", ["model.ts", "model.onnx"])
 def test_an_export_is_evaluated_as_the_checkpoint_it_was_made_from(evaluated, trained, monkeypatch, file):
-    from postergenre import evaluate
-    from postergenre.torchscript import export_run
+    from postergenre.export.job import export_run
+    from postergenre.report import documents, predictions
+    from postergenre.report.evaluation import replaced_evaluation
+    from postergenre.report.predictions import open_finished, scores_of_split
 
     export = export_run(trained).folder / file
-    run = evaluate.open_finished("tiny", file)
-    monkeypatch.setattr(evaluate, "MANY", 1)  # compiled
-    found = evaluate.scores_of_split(run, "test")
+    run = open_finished("tiny", file)
+    monkeypatch.setattr(predictions, "MANY", 1)  # compiled
+    found = scores_of_split(run, "test")
     assert found.origin == run.scored == file and evaluated.run.scored == run.weights.name
     assert np.abs(found.scores - evaluated.shown.scores).max() < 1e-4 and found.scores.std() > 0
-    evaluate.write_evaluation(evaluated)
-    assert evaluate.replaced_evaluation(run, "test", evaluated.thresholds).startswith(run.weights.name)
+    documents.write_evaluation(evaluated)
+    assert replaced_evaluation(run, "test", evaluated.thresholds).startswith(run.weights.name)
 
     content = run.weights.read_bytes()
     try:
         run.weights.write_bytes(content + b" ")
         with pytest.raises(ConfigError, match=f"{file} was made from another {run.weights.name}"):
-            evaluate.open_finished("tiny", file)
+            open_finished("tiny", file)
     finally:
         run.weights.write_bytes(content)
     export.rename(export.with_suffix(".away"))
     with pytest.raises(ConfigError, match=f"`weights`: runs/tiny has no {file}. Export it first"):
-        evaluate.open_finished("tiny", file)
+        open_finished("tiny", file)
 
 
 def test_thresholds_of_weights_that_were_replaced_are_refused(evaluated, tmp_path):
-    from postergenre.evaluate import save_thresholds
+    from postergenre.report.predictions import save_thresholds
 
     weights = evaluated.run.weights
     kept = weights.read_bytes()
@@ -134,7 +139,7 @@ def test_thresholds_of_weights_that_were_replaced_are_refused(evaluated, tmp_pat
 
 
 def test_thresholds_that_cannot_be_read_are_replaced(evaluated):
-    from postergenre.evaluate import save_thresholds
+    from postergenre.report.predictions import save_thresholds
 
     file = evaluated.run.folder / "thresholds.json"
     file.write_text("{")
@@ -148,7 +153,8 @@ def test_thresholds_that_cannot_be_read_are_replaced(evaluated):
 
 
 def test_only_data_that_stop_at_three_genres_are_said_to(evaluated):
-    from postergenre.evaluate import model_card, stops_at_most
+    from postergenre.report.documents import model_card
+    from postergenre.report.figures import stops_at_most
 
     run = evaluated.run
     assert stops_at_most(run) and "has at most three genres" in model_card(evaluated)
@@ -160,9 +166,12 @@ def test_only_data_that_stop_at_three_genres_are_said_to(evaluated):
 
 
 def test_the_next_export_carries_the_thresholds(trained, evaluated):
-    from postergenre.evaluate import Thresholds, evaluate_run, model_card, report_html, save_thresholds
-    from postergenre.predict import load_predictor
-    from postergenre.torchscript import export_run, read_notes
+    from postergenre.export.files import read_notes
+    from postergenre.export.job import export_run
+    from postergenre.predict.scorer import load_predictor
+    from postergenre.report.documents import model_card, report_html
+    from postergenre.report.evaluation import evaluate_run
+    from postergenre.report.predictions import Thresholds, save_thresholds
 
     first = export_run(trained)
     values = np.round(np.linspace(0.1, 0.8, len(evaluated.run.genres)), 3)
@@ -188,7 +197,7 @@ def test_the_next_export_carries_the_thresholds(trained, evaluated):
 
 
 def test_what_is_written_stands_alone_and_is_escaped(evaluated):
-    from postergenre.evaluate import write_evaluation
+    from postergenre.report.documents import write_evaluation
 
     paths = write_evaluation(evaluated)
     texts = {path.name: path.read_text(encoding="utf-8") for path in paths}
@@ -208,7 +217,8 @@ def test_what_is_written_stands_alone_and_is_escaped(evaluated):
 
 
 def test_an_evaluation_of_something_else_is_kept_unless_asked(evaluated):
-    from postergenre.evaluate import evaluate_run, write_evaluation, write_or_keep
+    from postergenre.report.documents import write_evaluation, write_or_keep
+    from postergenre.report.evaluation import evaluate_run
 
     before = {path: path.read_bytes() for path in write_evaluation(evaluated, overwrite=True)}  # of test posters
     with pytest.raises(ConfigError, match=r"model\.best\.pth on \d+ test posters.*`overwrite: true`"):
@@ -236,12 +246,13 @@ def test_the_job_refuses_and_the_page_keeps(evaluated):
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
-    from postergenre.evaluate import write_evaluation
+    from postergenre.report.documents import write_evaluation
 
     before = {path: path.read_bytes() for path in write_evaluation(evaluated, overwrite=True)}
     source = (
-        "from postergenre.config import EvaluateParams\n"
-        "from postergenre.evaluate import evaluate_run, write_or_keep\n"
+        "from postergenre.params import EvaluateParams\n"
+        "from postergenre.report.documents import write_or_keep\n"
+        "from postergenre.report.evaluation import evaluate_run\n"
         "params = EvaluateParams(experiment_name='tiny', n_cam=0, n_mistakes=0)\n"
         "print(write_or_keep(evaluate_run(params)))"
     )
@@ -264,8 +275,8 @@ def test_the_job_refuses_and_the_page_keeps(evaluated):
 def test_a_run_that_cannot_be_evaluated_is_told_so(evaluated):
     from filelock import FileLock
 
-    from postergenre.evaluate import evaluate_run
-    from postergenre.runs import lock_file
+    from postergenre.report.evaluation import evaluate_run
+    from postergenre.train.runs import lock_file
 
     folder = evaluated.run.folder
     half = folder.with_name("half")

@@ -6,11 +6,12 @@ import pytest
 from PIL import Image
 from test_plots import assert_legible
 
-from postergenre.annotations import STOPS
-from postergenre.config import Params
-from postergenre.demo import draw_demo_posters
-from postergenre.explore import ExplorePage, Posters, Tile, plot_genre_counts, plot_together, read_posters
-from postergenre.plots import GENRE_COLORS
+from postergenre.data.tables import STOPS
+from postergenre.demo.posters import draw_demo_posters
+from postergenre.pages.explore import ExplorePage, plot_genre_counts, plot_together
+from postergenre.pages.gallery import Posters, Tile, read_posters
+from postergenre.params import Params
+from postergenre.report.plots import GENRE_COLORS
 
 
 def made_up(n: int, genres: list[str]) -> Posters:
@@ -68,7 +69,7 @@ def test_pictures_of_other_formats_and_shapes_become_tiles(tmp_path, monkeypatch
 
 
 def test_a_dropout_in_pixels_is_left_as_it_is():
-    from postergenre.explore import scaled_item
+    from postergenre.pages.augmentation import scaled_item
 
     for ends in ([8, 32], [1, 32]):
         item = {"CoarseDropout": {"hole_height_range": ends, "hole_width_range": ends, "p": 0.5}}

@@ -10,12 +10,16 @@ import pandas as pd
 import pytest
 from conftest import SMALL
 
-from postergenre import cache
 from postergenre.config import make_params
-from postergenre.demo import draw_demo_posters
-from postergenre.images import PosterError
-from postergenre.lr_finder import find_lr
-from postergenre.training import fit, prepare, release, train
+from postergenre.data import cache
+from postergenre.data.dataset import load_poster
+from postergenre.data.images import PosterError
+from postergenre.demo.posters import draw_demo_posters
+from postergenre.train.finder import find_lr
+from postergenre.train.loop import fit
+from postergenre.train.runs import release
+from postergenre.train.setup import prepare
+from postergenre.train.training import train_run
 
 HEAD = {
     **SMALL,
@@ -44,7 +48,7 @@ def stored_of(params) -> object:
 
 def stored_without(bad: str, params, monkeypatch) -> object:
     "The same, while one picture cannot be read."
-    load = cache.load_poster
+    load = load_poster
 
     def failing(path, *arguments):
         if path == bad:
@@ -67,7 +71,7 @@ def end_of(params) -> np.ndarray:
 
 def test_features_and_pictures_make_the_same_files_and_about_the_same_head(head):
     length = {"n_epochs": 6, "num_iteration_on_epoch": 12, "feature_views": 4}
-    runs = {name: train(head(**{**length, "experiment_name": name, **values}))
+    runs = {name: train_run(head(**{**length, "experiment_name": name, **values}))
             for name, values in (("features", {}), ("images", {"feature_views": 0}))}  # fmt: skip
     assert runs["features"].stored and runs["images"].stored is None
     files = {
@@ -111,7 +115,7 @@ def test_features_of_a_picture_that_could_not_be_read_serve_one_run(head, monkey
 
     grey = stored_without(bad, head(), monkeypatch)
     again = stored_of(head())
-    assert not grey.train.rows.lasting and again.train.rows.lasting
+    assert not grey.train.rows.reusable and again.train.rows.reusable
     assert grey.train.rows.folder == again.train.rows.folder  # the files look alike, so only the mark tells them apart
     assert np.array_equal(end_of(head(experiment_name="later")), wanted)
 
@@ -128,15 +132,15 @@ def test_features_serve_one_run_where_a_poster_was_lost_while_they_were_computed
         file.write(bytes([byte[0] ^ 1]))
 
     grey = stored_without(bad, head(), monkeypatch)
-    assert not grey.train.rows.lasting
-    assert stored_of(head()).train.rows.lasting
+    assert not grey.train.rows.reusable
+    assert stored_of(head()).train.rows.reusable
 
 
 def test_features_of_posters_that_are_not_kept_serve_one_run(head, capsys):
     small = {"cache_limit": 0.0012}  # GB: less than the posters take, more than their features
     first = stored_of(head(**small))
     assert "posters" in capsys.readouterr().out
-    assert first and not first.train.rows.lasting
+    assert first and not first.train.rows.reusable
     assert not [path for path in first.train.rows.folder.parent.glob("posters_*") if path.is_dir()]
 
 

@@ -13,16 +13,21 @@ import pytest
 from conftest import SMALL
 from PIL import Image, ImageCms
 
-from postergenre.annotations import inspect_picture, load_data, read_annotations
-from postergenre.cache import LostPostersError
 from postergenre.config import make_params
-from postergenre.dataset import PosterDataset, fit_poster
-from postergenre.demo import draw_demo_posters, draw_poster
-from postergenre.images import PosterError, decode_poster, describe_error, open_rgb
-from postergenre.plots import thumbnail
-from postergenre.predict import ImageList, PictureFolder, pictures_in
-from postergenre.training import finish, fit, prepare, release, train
-from postergenre.try_it import read_picture
+from postergenre.data.annotations import read_annotations
+from postergenre.data.audit import inspect_picture
+from postergenre.data.cache import LostPostersError
+from postergenre.data.dataset import PosterDataset
+from postergenre.data.images import PosterError, decode_poster, describe_error, fit_poster, open_rgb
+from postergenre.data.split import load_data
+from postergenre.demo.posters import draw_demo_posters, draw_poster
+from postergenre.pages.try_it import read_picture
+from postergenre.predict.sources import ImageList, PictureFolder, pictures_in
+from postergenre.report.plots import thumbnail
+from postergenre.train.loop import fit
+from postergenre.train.runs import release
+from postergenre.train.setup import prepare
+from postergenre.train.training import finalize, train_run
 
 LOSSLESS = base64.b64decode(  # 6 x 6 pixels, lossless JPEG in RGB, made with libjpeg-turbo 3
     "/9j/7gAOQWRvYmUAZAAAAAAA/8MAEQgABgAGA1IRAEcRAEIRAP/EABgAAQEBAQEAAAAAAAAAAAAAAAMEBggH/9oADANSAEcAQgABAADn/wBa5/d3"
@@ -195,7 +200,7 @@ def test_a_run_whose_pictures_vanish_stops(root, runs, workers, monkeypatch):
 def test_the_share_of_lost_posters_stands_in_the_summary(root, runs, monkeypatch):
     monkeypatch.setenv("RUNS_PATH", str(runs))
     values = {**SMALL, "experiment_name": "one_lost", "root_path": str(root), "cache": False, "min_positives": 1}
-    run = train(make_params({**values, "num_workers": 0}))
+    run = train_run(make_params({**values, "num_workers": 0}))
     summary = pd.read_json(run.folder / "summary.json", typ="series")
     assert summary["lost_posters"] == 0
     run = prepare(make_params({**values, "num_workers": 0, "experiment_name": "lost"}))
@@ -203,4 +208,4 @@ def test_the_share_of_lost_posters_stands_in_the_summary(root, runs, monkeypatch
     os.remove(run.data.valid["path"].iloc[0])
     with warnings.catch_warnings(action="ignore"):
         fit(run)
-        assert finish(run)["lost_posters"] == pytest.approx(2 / 60)
+        assert finalize(run)["lost_posters"] == pytest.approx(2 / 60)

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from postergenre import torchscript
-from postergenre.config import ConfigError, make_params
-from postergenre.predict import load_predictor
-from postergenre.training import load_run_data, train
+from postergenre.config import make_params
+from postergenre.data.experiment import load_run_data
+from postergenre.errors import ConfigError
+from postergenre.export import job
+from postergenre.export.job import export_run, quantize_network
+from postergenre.predict.scorer import load_predictor
+from postergenre.train.training import train_run
 
 pytest.importorskip("nncf", reason="nncf is not installed (the optional extra int8)")
 
@@ -31,17 +34,17 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RUNS_PATH", str(tmp_path_factory.mktemp("runs")))
         patch.delenv("ROOT_PATH", raising=False)
-        patch.setattr(torchscript, "INT8_LIMIT", 1.0)
-        seen, quantize = [], torchscript.quantize_network
+        patch.setattr(job, "INT8_LIMIT", 1.0)
+        seen, quantize = [], quantize_network
 
         def watch(model, posters):
             seen.extend(str(posters.dataset.paths[row], "utf-8") for row in posters.indices)
             return quantize(model, posters)
 
-        patch.setattr(torchscript, "quantize_network", watch)
+        patch.setattr(job, "quantize_network", watch)
         params = make_params(values)
-        train(params)
-        export = torchscript.export_run(make_params({**values, "export_precision": "int8"}))
+        train_run(params)
+        export = export_run(make_params({**values, "export_precision": "int8"}))
         yield export, seen, load_run_data(params)
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from interval_coverage import GENRES, PREVALENCE, SKILL, coverage, draw, noise, true_ap
 
-from postergenre.metrics import average_precision, confidence_interval, genre_spread, paired_difference, rank_posters
+from postergenre.metrics.intervals import confidence_interval, genre_intervals, paired_difference
+from postergenre.metrics.metrics import average_precision, rank_posters
 
 
 def test_the_truth_is_that_of_many_posters():
@@ -46,10 +47,10 @@ def test_six_positives_give_an_interval_that_ap_can_reach():
     worst = average_precision(rank_posters(targets, np.linspace(0, 0.5, 200)[:, None]))[0]
     for skill in (0.0, 0.5, 1.0, 1.5, 2.0):
         scores = 1 / (1 + np.exp(-skill * targets - rng.normal(size=targets.shape)))
-        row = genre_spread(targets, scores, ["News"], min_positives=5).loc["News"]
+        row = genre_intervals(targets, scores, ["News"], min_positives=5).loc["News"]
         ap = confidence_interval(targets, scores, ["News"], min_positives=5)["value"]
         assert worst - 1e-9 < row["ap_low"] <= ap <= row["ap_high"] < 1 and row["ap_high"] - row["ap_low"] > 0.05
-    assert genre_spread(targets, targets / 2, ["News"], min_positives=5).isna().all(axis=None)  # a perfect order
+    assert genre_intervals(targets, targets / 2, ["News"], min_positives=5).isna().all(axis=None)  # a perfect order
 
 
 def test_too_few_positives_are_a_reason():
@@ -60,7 +61,7 @@ def test_too_few_positives_are_a_reason():
         paired_difference(targets, scores, scores / 2, GENRES, min_positives=2),
     ):
         assert found["low"] is None and "an averaged genre has 2 among 200 posters" in found["reason"]
-    spread = genre_spread(targets, scores, GENRES, min_positives=2)
+    spread = genre_intervals(targets, scores, GENRES, min_positives=2)
     assert spread.loc[GENRES[0]].isna().all() and spread.loc[GENRES[1:]].notna().all(axis=None)
 
 
@@ -73,5 +74,5 @@ def test_twenty_genres_take_little_time():
     names, began = [f"genre {number}" for number in range(20)], time.process_time()
     confidence_interval(targets, scores, names)
     paired_difference(targets, scores, scores**2, names)
-    genre_spread(targets, scores, names)
+    genre_intervals(targets, scores, names)
     assert time.process_time() - began < 1  # 0.05 s; a thousand resamples took 1.2 s

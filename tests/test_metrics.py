@@ -6,23 +6,21 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from postergenre.callbacks import Evaluation
-from postergenre.metrics import (
+from postergenre.metrics.intervals import confidence_interval, contributions, paired_difference
+from postergenre.metrics.metrics import (
     average_precision,
-    confidence_interval,
-    contributions,
-    counted_genres,
-    decide,
+    evaluable_genres,
     genre_table,
-    headline,
-    paired_difference,
+    predict_labels,
     rank_labels,
     rank_posters,
     roc_auc,
+    summary_metrics,
     tune_thresholds,
 )
 from postergenre.paths import write_json
-from postergenre.training import describe_split
+from postergenre.train.callbacks import Evaluation
+from postergenre.train.training import describe_split
 
 
 def random_posters(seed):
@@ -52,11 +50,11 @@ def test_ap_and_auc_are_those_of_scikit_learn(seed):
 def test_headline_is_the_mean_over_the_counted_genres(seed):
     targets, scores, rng = random_posters(seed)
     genres = [f"genre {number}" for number in range(targets.shape[1])]
-    counted, cut = counted_genres(targets, 3), rng.random()
+    counted, cut = evaluable_genres(targets, 3), rng.random()
     if not counted.any():
         pytest.skip("a table without a counted genre")
-    result = headline(targets, scores, genres, cut, min_positives=3)
-    kept, ranked, decisions = targets[:, counted], scores[:, counted], decide(scores, cut)[:, counted]
+    result = summary_metrics(targets, scores, genres, cut, min_positives=3)
+    kept, ranked, decisions = targets[:, counted], scores[:, counted], predict_labels(scores, cut)[:, counted]
     assert result["macro_ap"] == pytest.approx(average_precision_score(kept, ranked, average="macro"), abs=1e-12)
     assert result["micro_auc"] == pytest.approx(roc_auc_score(kept, ranked, average="micro"), abs=1e-12)
     for average in ("macro", "micro"):
@@ -68,9 +66,9 @@ def test_headline_is_the_mean_over_the_counted_genres(seed):
 def test_a_genre_without_positives_never_reaches_an_average():
     targets, scores, _ = random_posters(3)
     genres = [f"genre {number}" for number in range(targets.shape[1])]
-    before = headline(targets, scores, genres, min_positives=1)
+    before = summary_metrics(targets, scores, genres, min_positives=1)
     targets, scores = np.insert(targets, 0, 0, axis=1), np.insert(scores, 0, 0.9, axis=1)
-    after = headline(targets, scores, ["absent", *genres], min_positives=1)
+    after = summary_metrics(targets, scores, ["absent", *genres], min_positives=1)
     assert after == before | {"n_genres_total": len(genres) + 1}
     table = genre_table(targets, scores, ["absent", *genres], min_positives=1)
     assert np.isnan(table.loc["absent", "auc"]) and not table.loc["absent", "counted"]
@@ -85,7 +83,7 @@ def test_no_threshold_beats_the_tuned_one(seed):
         candidates = np.append(np.unique(scores[:, column]), 1)
         yes = scores[:, [column]] >= candidates  # (posters, candidates)
         best = (2 * truth @ yes / (yes.sum(axis=0) + truth.sum())).max()
-        chosen = decide(scores[:, [column]], tuned[column]).ravel()
+        chosen = predict_labels(scores[:, [column]], tuned[column]).ravel()
         assert f1_score(truth, chosen) == pytest.approx(best, abs=1e-12)
         if (scores[:, column] == np.float32(tuned[column])).any():  # only where there is nothing below it
             assert tuned[column] == 0

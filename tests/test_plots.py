@@ -9,8 +9,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 
-from postergenre.metrics import METRICS, genre_spread, genre_table
-from postergenre.plots import (
+from postergenre.metrics.intervals import genre_intervals
+from postergenre.metrics.metrics import METRICS, genre_table
+from postergenre.report.plots import (
     GENRE_COLORS,
     genre_colors,
     plot_genre_table,
@@ -72,7 +73,7 @@ def test_genre_table_is_legible(n_genres):
     scores = np.clip(0.4 * targets + 0.6 * rng.random(targets.shape), 0, 1)
     table = genre_table(targets, scores, genres)
     assert_legible(plot_genre_table(table))
-    assert_legible(plot_genre_table(table.join(genre_spread(targets, scores, genres))))
+    assert_legible(plot_genre_table(table.join(genre_intervals(targets, scores, genres))))
     assert_legible(plot_genre_table(genre_table(targets, targets, genres)))  # all perfect
     formulas = ["$\\bad$", *genres[1:]]
     assert_legible(plot_genre_table(genre_table(targets, targets, formulas)))  # a name is no formula

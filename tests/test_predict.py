@@ -18,9 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 from predicting import GENRES, MODEL, draw, job, stand_in, table_in
 
-from postergenre import predict
-from postergenre.config import ConfigError
-from postergenre.paths import write_whole
+from postergenre.errors import ConfigError
+from postergenre.paths import write_atomically
+from postergenre.predict import job as predict_job
+from postergenre.predict import scorer, sources
+from postergenre.predict.job import shards_folder, show_predictions
+from postergenre.predict.scorer import score_with_loader
+from postergenre.predict.sources import PictureFolder, list_images, remote_pictures
 
 SCRIPT = Path(__file__).parent / "predicting.py"
 
@@ -73,13 +77,13 @@ def test_a_folder_that_vanishes_stops_the_job_which_goes_on_when_it_is_back(fold
     scored, images, away = [], folder / "images", folder / "away"
 
     def vanish(*given):
-        scored.append(predict.score_batch)
+        scored.append(scorer.score_batch)
         if len(scored) == 2 and images.exists():
             images.rename(away)
         return score_batch(*given)
 
-    score_batch = predict.score_batch
-    monkeypatch.setattr(predict, "score_batch", vanish)
+    score_batch = scorer.score_batch
+    monkeypatch.setattr(scorer, "score_batch", vanish)
     with pytest.raises(ConfigError, match="is not there any more. Complete shards are kept"):
         job(folder, shard_size=4, batch_size=2)
     away.rename(images)
@@ -202,17 +206,17 @@ def test_images_and_lists_on_s3_give_the_table_of_their_local_copies(folder, buc
     for row, name in ((0, "0002.png"), (1, "0001.png"), (3, "0003.png")):
         assert table.loc[row, GENRES].astype(float).tolist() == whole.loc[name, GENRES].astype(float).tolist()
     assert found.locations[:2] == ["s3://bucket/posters/0002.png", "s3://bucket/posters/0001.png"]
-    assert predict.show_predictions(found) is not None
+    assert show_predictions(found) is not None
 
 
 def test_forked_loader_processes_have_connections_of_their_own(folder, bucket):
     for path in sorted((folder / "images").iterdir()):
         bucket.put_file(str(path), f"bucket/{path.name}")
-    images, predictor = predict.list_images("s3://bucket"), stand_in()
-    dataset = predict.PictureFolder(images, predictor.img_size)
+    images, predictor = list_images("s3://bucket"), stand_in()
+    dataset = PictureFolder(images, predictor.img_size)
     assert dataset[0][1] == ""  # this process has a connection
     batches = [range(first, first + 2) for first in range(0, 10, 2)]
-    found = list(predict.score_with_loader(predictor, dataset, batches, num_workers=2))
+    found = list(score_with_loader(predictor, dataset, batches, num_workers=2))
     assert len(found) == 5
     assert all(errors == ["", ""] and np.isfinite(scores).all() for scores, errors in found)
 
@@ -221,16 +225,16 @@ def test_a_listing_is_never_an_old_one(folder, bucket, monkeypatch):
     content = (folder / "images" / "0000.png").read_bytes()
     for n in (1, 2):
         bucket.pipe_file(f"bucket/{n}.png", content)
-        assert len(predict.list_images("s3://bucket")) == n
+        assert len(list_images("s3://bucket")) == n
     files = Mock(find=Mock(return_value=["place/a.png"]))  # other file systems keep listings
-    monkeypatch.setattr(predict, "file_system", lambda url: (files, "place"))
-    assert predict.remote_pictures("other://place") == ["a.png"]
+    monkeypatch.setattr(sources, "file_system", lambda url: (files, "place"))
+    assert remote_pictures("other://place") == ["a.png"]
     assert [call[0] for call in files.method_calls] == ["invalidate_cache", "find"]
 
 
 def test_a_bucket_that_is_not_there_is_told(bucket):
     with pytest.raises((ConfigError, FileNotFoundError), match="s3://nowhere"):
-        predict.list_images("s3://nowhere/posters")
+        list_images("s3://nowhere/posters")
 
 
 def test_s3_without_its_package_says_what_to_install(monkeypatch, folder):
@@ -248,7 +252,7 @@ def test_s3_without_its_package_says_what_to_install(monkeypatch, folder):
 def test_a_killed_job_resumes_after_the_last_complete_shard(tmp_path, name):
     draw(tmp_path / "images", 60)
     output, values = tmp_path / name, {"output": str(tmp_path / name), "shard_size": 6, "batch_size": 2}
-    shards = predict.shards_folder(output)
+    shards = shards_folder(output)
     line = [sys.executable, SCRIPT, "slowly", tmp_path, json.dumps(values)]
     process = subprocess.Popen(line, stderr=subprocess.PIPE)
     while len(list(shards.glob("[!.]*.parquet"))) < 3 and process.poll() is None:
@@ -260,8 +264,8 @@ def test_a_killed_job_resumes_after_the_last_complete_shard(tmp_path, name):
 
     scored = []
     with pytest.MonkeyPatch.context() as patch:
-        score_batch = predict.score_batch
-        patch.setattr(predict, "score_batch", lambda *given: (scored.append(len(given[1])), score_batch(*given))[1])
+        score_batch = scorer.score_batch
+        patch.setattr(scorer, "score_batch", lambda *given: (scored.append(len(given[1])), score_batch(*given))[1])
         found = job(tmp_path, **values)
     assert sum(scored) == 60 - 6 * len(before) and found.n_images == 60
     if output.is_dir():
@@ -300,7 +304,7 @@ def test_a_full_disk_loses_no_complete_shard(folder, monkeypatch, name):
     with monkeypatch.context() as patch, pytest.raises(ConfigError, match="no space left for predictions"):
         full_after(2, patch)
         job(folder, **values)
-    left = sorted(path.name for path in predict.shards_folder(output).iterdir() if path.name[0] not in "._")
+    left = sorted(path.name for path in shards_folder(output).iterdir() if path.name[0] not in "._")
     assert len(left) == 2 and not list(folder.rglob("*.tmp"))
     full_after(2, monkeypatch)  # there is room for the two that are missing
     job(folder, **values)
@@ -317,7 +321,7 @@ def test_a_disk_that_is_really_full(folder):
         output, values = disk / "predictions.csv", {"output": str(disk / "predictions.csv"), "shard_size": 1}
         with pytest.raises(ConfigError, match="no space left for predictions.csv"):
             job(folder, **values)
-        kept = list(predict.shards_folder(output).glob("[!.]*.parquet"))
+        kept = list(shards_folder(output).glob("[!.]*.parquet"))
         assert 2 <= len(kept) < 10 and all(len(pd.read_parquet(path)) == 1 for path in kept)
         subprocess.run(["mount", "-o", "remount,size=1m", disk], check=True)
         job(folder, **values)
@@ -415,8 +419,8 @@ def test_nothing_is_overwritten_unasked(folder):
 
 def test_a_table_that_appears_during_the_job_is_kept(folder, monkeypatch):
     output = folder / "predictions.csv"
-    write_shards = predict.write_shards
-    monkeypatch.setattr(predict, "write_shards", lambda *given: (write_shards(*given), output.write_text("mine")))
+    write_shards = predict_job.write_shards
+    monkeypatch.setattr(predict_job, "write_shards", lambda *given: (write_shards(*given), output.write_text("mine")))
     with pytest.raises(ConfigError, match="another predictions.csv has appeared"):
         job(folder)
     monkeypatch.undo()
@@ -435,8 +439,8 @@ def test_two_jobs_do_not_write_one_table_at_once(folder, monkeypatch):
         said.append(str(raised.value))
         return original(*given)
 
-    original = predict.write_shards
-    monkeypatch.setattr(predict, "write_shards", write_shards)
+    original = predict_job.write_shards
+    monkeypatch.setattr(predict_job, "write_shards", write_shards)
     job(folder)
     assert said == ["`output`: another job is writing predictions.csv right now. Give another name."]
 
@@ -466,7 +470,7 @@ def test_a_genre_that_cannot_be_a_column_is_refused_before_any_work(folder, monk
 
 
 def test_a_shard_is_absent_until_it_is_complete(tmp_path):
-    with pytest.raises(ZeroDivisionError), write_whole(tmp_path / "shard.parquet") as unfinished:
+    with pytest.raises(ZeroDivisionError), write_atomically(tmp_path / "shard.parquet") as unfinished:
         unfinished.write_bytes(b"half")
         assert [path.name[0] for path in tmp_path.iterdir()] == ["."]  # readers of a data set skip hidden files
         raise ZeroDivisionError

@@ -67,11 +67,11 @@ def both(runs, tmp_path_factory) -> list[dict]:
 @pytest.fixture
 def alone(runs, monkeypatch):
     "Train in this process alone, with twice the batch."
-    from postergenre.training import train
+    from postergenre.train.training import train_run
 
     monkeypatch.setenv("RUNS_PATH", str(runs))
     monkeypatch.delenv("ROOT_PATH", raising=False)
-    return lambda name, values: train(make_params({**values, "experiment_name": name, "batch_size": 16}))
+    return lambda name, values: train_run(make_params({**values, "experiment_name": name, "batch_size": 16}))
 
 
 def test_both_processes_see_one_run(both):
@@ -99,9 +99,11 @@ def test_only_the_main_process_writes_and_prints(both):
 
 @pytest.mark.parametrize("name", [name for name in PAIR if name.startswith("pair")])
 def test_each_epoch_is_what_its_stored_checkpoint_gives(both, name, runs, monkeypatch):
-    from postergenre.checkpoints import load_checkpoint, model_of
-    from postergenre.metrics import headline
-    from postergenre.training import create_accelerator, evaluate, evaluation_loader, load_run_data, loss_of
+    from postergenre.data.experiment import evaluation_loader, load_run_data
+    from postergenre.metrics.metrics import summary_metrics
+    from postergenre.train.checkpoints import load_checkpoint, model_of
+    from postergenre.train.loop import evaluate
+    from postergenre.train.setup import create_accelerator, loss_of
 
     monkeypatch.setenv("RUNS_PATH", str(runs))
     params = make_params({**PAIR[name], "experiment_name": name})
@@ -112,7 +114,7 @@ def test_each_epoch_is_what_its_stored_checkpoint_gives(both, name, runs, monkey
         loader = accelerator.prepare(evaluation_loader(params, data, "valid"))
         found = evaluate(model_of(checkpoint), loader, loss, accelerator)
         thresholds = np.array(checkpoint["meta"]["thresholds"])
-        again = headline(found.targets, found.scores, data.genres, thresholds, params.min_positives)
+        again = summary_metrics(found.targets, found.scores, data.genres, thresholds, params.min_positives)
         again["valid_loss"] = found.loss
         for column in ("valid_loss", "macro_ap", "micro_ap", "macro_auc"):
             assert abs(again[column] - row[column]) < 1e-6, f"{column} of epoch {row['epoch']}"
@@ -133,7 +135,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(both, name, alone):
 
 
 def test_a_range_test_is_that_of_one_process_with_twice_the_batch(both, runs, monkeypatch):
-    from postergenre.lr_finder import find_lr
+    from postergenre.train.finder import find_lr
 
     monkeypatch.setenv("RUNS_PATH", str(runs))
     values = {**PAIR["lrf_pair"], "experiment_name": "lrf_alone", "batch_size": 16}
@@ -161,8 +163,8 @@ def test_no_poster_is_evaluated_twice(both):
 
 
 def test_two_papermills_do_not_write_one_notebook(runs, tmp_path):
-    code = """from postergenre.config import Params
-from postergenre.training import create_accelerator
+    code = """from postergenre.params import Params
+from postergenre.train.setup import create_accelerator
 
 print(f"process {create_accelerator(Params()).process_index} of 2")"""
     source = tmp_path / "job.ipynb"

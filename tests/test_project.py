@@ -1,21 +1,27 @@
 """The house: chapters stand on lower ones, jobs are thin, notebooks are small and say nothing of one machine."""
 
 import ast
+import importlib
+import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from postergenre import config
+from postergenre import config, params
 
 CHAPTERS = sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))
-JOBS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if not path.name[0].isdigit())
-SCHEMAS = {"predict": config.PredictParams, "pick_lr": config.PickParams, "bench": config.BenchParams,
-           "compare": config.CompareParams, "explore": config.ExploreParams, "evaluate": config.EvaluateParams,
-           "try_it": config.TryParams, "audit": config.AuditParams, "swa": config.SwaParams,
-           "to_torchscript": config.ExportParams}  # fmt: skip
+JOBS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if not path.name[0].isdigit() and path.stem != "index")
+PACKAGE = sorted(path for path in (ROOT / "postergenre").rglob("*.py") if path.name != "_modidx.py")
+SUBPACKAGES = sorted(path.parent.name for path in (ROOT / "postergenre").glob("*/__init__.py"))
+SCHEMAS = {"predict": params.PredictParams, "pick_lr": params.PickParams, "bench": params.BenchParams,
+           "compare": params.CompareParams, "explore": params.ExploreParams, "evaluate": params.EvaluateParams,
+           "try_it": params.TryParams, "audit": params.AuditParams, "swa": params.SwaParams,
+           "to_torchscript": params.ExportParams}  # fmt: skip
 
 
 def cells(path: Path, kind: str) -> list[dict]:
@@ -23,21 +29,84 @@ def cells(path: Path, kind: str) -> list[dict]:
     return [{**cell, "source": "".join(cell["source"])} for cell in notebook["cells"] if cell["cell_type"] == kind]
 
 
-def imports(source: str) -> set[str]:
-    "The project's modules that a module imports."
+def module_name(path: Path) -> str:
+    "Return the name of a module below the package, such as data.images."
+    return ".".join(path.relative_to(ROOT / "postergenre").with_suffix("").parts)
+
+
+def imports(path: Path) -> set[str]:
+    "Return the project's modules that a module imports, such as data.images."
+    package = ".".join(["postergenre", *path.relative_to(ROOT / "postergenre").parts[:-1]])
     found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("postergenre")):
-            found.add((node.module or "").removeprefix("postergenre").strip(".").split(".")[0])
-    return found - {""}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            name = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            if name.startswith("postergenre"):
+                found.add(name.removeprefix("postergenre").strip("."))
+    return found
+
+
+def chapter_modules() -> dict[str, int]:
+    return {path.stem[3:]: int(path.stem[:2]) for path in CHAPTERS}
+
+
+def test_each_chapter_has_its_number_and_its_module():
+    numbers = chapter_modules()
+    assert len(numbers) >= 30 and sorted(numbers.values()) == list(range(len(CHAPTERS)))
+    written = {module_name(path) for path in PACKAGE if path.name != "__init__.py"}
+    assert written == set(numbers)
+    for path in CHAPTERS:
+        assert f"#| default_exp {path.stem[3:]}\n" in cells(path, "code")[0]["source"] + "\n"
+
+
+def test_the_index_lists_every_chapter_in_order_and_every_job():
+    text = "\n".join(cell["source"] for cell in cells(ROOT / "nbs" / "index.ipynb", "markdown"))
+    rows = []
+    for path in CHAPTERS:
+        title, purpose = cells(path, "markdown")[0]["source"].splitlines()[:2]
+        rows.append(f"| [{title[2:]}]({path.name}) | `{path.stem[3:]}` | {purpose[2:]} |")
+    assert [line for line in text.splitlines() if re.match(r"\| \[.*\]\(\d\d_", line)] == rows
+    assert set(re.findall(r"\]\((\D\w+)\.ipynb\)", text)) == {path.stem for path in JOBS}
 
 
 def test_a_chapter_imports_from_lower_numbers_only():
-    floor = {path.stem[3:]: int(path.stem[:2]) for path in CHAPTERS}
-    assert len(floor) >= 15
-    for name, number in floor.items():
-        for imported in imports((ROOT / "postergenre" / f"{name}.py").read_text(encoding="utf-8")):
-            assert floor[imported] < number, f"{name} ({number}) imports {imported} ({floor[imported]})"
+    numbers = chapter_modules()
+    for name, number in numbers.items():
+        for imported in imports(ROOT / "postergenre" / f"{name.replace('.', '/')}.py"):
+            assert numbers[imported] < number, f"{name} ({number}) imports {imported} ({numbers[imported]})"
+
+
+def test_nothing_imports_pages_and_neither_data_nor_model_imports_training():
+    for path in PACKAGE:
+        wing = module_name(path).split(".")[0]
+        wings = {name.split(".")[0] for name in imports(path)}
+        if path.name != "__init__.py":
+            assert wing == "pages" or "pages" not in wings, path
+            assert wing not in ("data", "model") or "train" not in wings, path
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=module_name)
+def test_a_module_is_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 450
+
+
+@pytest.mark.parametrize("name", ["postergenre", "postergenre.params", "postergenre.config"])
+def test_parameters_are_read_before_anything_heavy_is_imported(name):
+    code = f"import sys, {name}; print([m for m in ('torch', 'pandas', 'timm', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["postergenre", *(f"postergenre.{name}" for name in SUBPACKAGES)])
+def test_what_a_package_offers_is_there(name):
+    package = importlib.import_module(name)
+    assert package.__doc__ and len(package.__all__) >= 2
+    for offered in package.__all__:
+        assert getattr(package, offered).__doc__, offered
+
+
+def test_a_module_that_moved_says_where_it_is():
+    with pytest.raises(ModuleNotFoundError, match="is now in postergenre.train.callbacks"):
+        importlib.import_module("postergenre.callbacks")
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
@@ -56,7 +125,7 @@ def test_a_job_is_thin_and_its_parameters_are_the_schema(path):
     tagged = [cell["source"] for cell in code if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1 and code[0]["source"] == tagged[0]
     assert not any(re.search(r"^\s*(def|class) ", cell["source"], re.M) for cell in code)
-    schema = SCHEMAS.get(path.stem, config.Params)
+    schema = SCHEMAS.get(path.stem, params.Params)
     namespace: dict = {}
     exec(tagged[0], namespace)
     given = {name: value for name, value in namespace.items() if not name.startswith("__")}
@@ -70,7 +139,7 @@ def test_papermill_shows_every_parameter_with_its_meaning():
 
     shown = papermill.inspect_notebook(str(ROOT / "nbs" / "train.ipynb"))
     assert {name: row["help"].split(" [")[0] for name, row in shown.items()} == {
-        name: field.description for name, field in config.Params.model_fields.items()
+        name: field.description for name, field in params.Params.model_fields.items()
     }
 
 
@@ -79,10 +148,10 @@ def test_params_files_load_and_hold_only_what_differs(path):
     from ruamel.yaml import YAML
 
     given = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    schema = SCHEMAS.get(path.stem, config.Params)
-    params, defaults = config.read_params_file(path, schema), schema()
+    schema = SCHEMAS.get(path.stem, params.Params)
+    read, defaults = config.read_params_file(path, schema), schema()
     given.pop("deprecated", None)
-    same = [name for name in given if getattr(params, name) == getattr(defaults, name)]
+    same = [name for name in given if getattr(read, name) == getattr(defaults, name)]
     assert not same, f"{path.name} repeats defaults: {same}"
 
 
@@ -106,7 +175,7 @@ def test_a_params_file_of_an_earlier_version_is_full_yaml_with_an_overlay(name, 
     assert f"Give -f params/full.yaml -f params/{name}.yaml instead." in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("path", CHAPTERS + JOBS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*CHAPTERS, *JOBS, ROOT / "nbs" / "index.ipynb"], ids=lambda path: path.stem)
 def test_notebooks_are_small_and_name_no_machine(path):
     text = path.read_text(encoding="utf-8")
     assert len(text) < 300_000

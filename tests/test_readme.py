@@ -1,4 +1,4 @@
-"""The READMEs' commands are real, and the results stand in the form that `postergenre.report` writes.
+"""The READMEs' commands are real, and the results stand in the form that `postergenre.report.comparison` writes.
 
 Whether the figures are those of a run, no test can tell: that takes real posters.
 """
@@ -12,8 +12,9 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 from test_project import SCHEMAS
 
-from postergenre import config
-from postergenre.report import markdown, results_table
+from postergenre.config import make_params, read_params_file
+from postergenre.params import Params
+from postergenre.report.comparison import markdown, results_table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BENCH_README = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
@@ -28,10 +29,10 @@ def test_the_commands_name_notebooks_params_and_parameters_that_exist():
     for command in COMMANDS + BENCH_COMMANDS:
         notebook = ROOT / command[1]
         assert notebook.is_file(), notebook
-        schema = SCHEMAS.get(notebook.stem, config.Params)
+        schema = SCHEMAS.get(notebook.stem, Params)
         for flag, value in zip(command, command[1:], strict=False):
             if flag == "-f":
-                config.read_params_file(ROOT / value, schema)
+                read_params_file(ROOT / value, schema)
             if flag == "-p":
                 assert value in schema.model_fields, value
             if flag == "-y":
@@ -86,13 +87,14 @@ def test_the_files_named_are_those_that_a_run_leaves(chain):
 def test_memory_stays_flat_over_epochs(runs, monkeypatch):
     import psutil
 
-    from postergenre.training import create_run, seed_epoch, train_epoch
+    from postergenre.train.loop import seed_epoch, train_epoch
+    from postergenre.train.setup import create_run
 
     monkeypatch.setenv("RUNS_PATH", str(runs))
     monkeypatch.delenv("ROOT_PATH", raising=False)
     small = {"n_demo_posters": 200, "img_size": [64, 48], "batch_size": 16, "num_workers": 0, "min_positives": 3,
              "split_fractions": [0.6, 0.2, 0.2], "model_name": "test_efficientnet", "pretrained": False}  # fmt: skip
-    run = create_run(config.make_params(small), runs / "memory")
+    run = create_run(make_params(small), runs / "memory")
     used = []
     for _ in range(12):
         seed_epoch(run)

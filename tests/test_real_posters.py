@@ -14,11 +14,14 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from postergenre.annotations import targets_of
 from postergenre.config import read_params_file
-from postergenre.features import FeatureDataset, stored_features
-from postergenre.metrics import headline
-from postergenre.training import cache_folder, dataset_of, evaluate, fit, prepare, release
+from postergenre.data.experiment import cache_folder, dataset_of
+from postergenre.data.split import targets_of
+from postergenre.metrics.metrics import summary_metrics
+from postergenre.train.features import FeatureDataset, stored_features
+from postergenre.train.loop import evaluate, fit
+from postergenre.train.runs import release
+from postergenre.train.setup import prepare
 
 REAL = os.environ.get("REAL_POSTERS")
 pytestmark = pytest.mark.skipif(not REAL, reason="REAL_POSTERS names no folder of real posters")
@@ -51,14 +54,14 @@ def test_the_head_stage_beats_logistic_regression_on_the_same_split(runs, monkey
             fitted = OneVsRestClassifier(one).fit(features["train"], targets["train"])
         for split in ("valid", "test"):
             scores = fitted.predict_proba(features[split])
-            figures[c, split] = headline(targets[split], scores, run.data.genres)["macro_ap"]
+            figures[c, split] = summary_metrics(targets[split], scores, run.data.genres)["macro_ap"]
     strongest = max((c for c, split in figures if split == "valid"), key=lambda c: figures[c, "valid"])
-    from postergenre.checkpoints import load_checkpoint, model_of
+    from postergenre.train.checkpoints import load_checkpoint, model_of
 
     model = model_of(load_checkpoint(run.folder / "model.best.pth"))
     loader = [(images[None], wanted[None], 0) for images, wanted, _ in (test[index] for index in range(len(test)))]
     own = evaluate(model.head, loader, run.loss, run.accelerator)
-    ours = {"valid": best["macro_ap"], "test": headline(own.targets, own.scores, run.data.genres)["macro_ap"]}
+    ours = {"valid": best["macro_ap"], "test": summary_metrics(own.targets, own.scores, run.data.genres)["macro_ap"]}
     theirs = {split: figures[strongest, split] for split in ("valid", "test")}
     print(f"head {ours}, logistic regression (C = {strongest:g}, the best on validation data) {theirs}")
     print({f"{c:g} {split}": round(value, 4) for (c, split), value in figures.items()})

@@ -11,9 +11,10 @@ import pytest
 from conftest import ROOT
 from killing import SMALL
 
-from postergenre.config import ConfigError, make_params
+from postergenre.config import make_params
+from postergenre.errors import ConfigError
 from postergenre.paths import WriteError
-from postergenre.runs import read_run
+from postergenre.train.runs import read_run
 
 # Killed
 
@@ -33,15 +34,15 @@ def test_a_kill_at_any_file_operation_leaves_the_old_state_or_the_new_one(tmp_pa
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     "A small finished run with an average and an export."
-    from postergenre.swa import average_run
-    from postergenre.torchscript import export_run
-    from postergenre.training import train
+    from postergenre.export.job import export_run
+    from postergenre.train.averaging import average_run
+    from postergenre.train.training import train_run
 
     place = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RUNS_PATH", str(place))
         patch.delenv("ROOT_PATH", raising=False)
-        train(make_params(SMALL))
+        train_run(make_params(SMALL))
         average_run(make_params(SMALL))
         export_run(make_params(SMALL))
     return place
@@ -52,21 +53,25 @@ def run(trained, tmp_path, monkeypatch) -> Path:
     "A copy of that run, to be damaged."
     monkeypatch.setenv("RUNS_PATH", str(tmp_path))
     monkeypatch.delenv("ROOT_PATH", raising=False)
-    monkeypatch.setattr("postergenre.training.describe_split", lambda *_: {})  # resamples, which takes long
+    monkeypatch.setattr("postergenre.train.training.describe_split", lambda *_: {})  # resamples, which takes long
     os.symlink(trained / "demo_posters_100", tmp_path / "demo_posters_100")
     return shutil.copytree(trained / "run", tmp_path / "run")
 
 
 def job(name: str, **values):
     "Run a job by name on the run."
-    from postergenre import evaluate, report, swa, torchscript, training
-    from postergenre.config import EvaluateParams
+    from postergenre.export import job as export_job
+    from postergenre.params import EvaluateParams
+    from postergenre.report.comparison import results_table
+    from postergenre.report.evaluation import score_run
+    from postergenre.report.predictions import open_finished
+    from postergenre.train import averaging, training
 
     if name == "evaluate":
-        return evaluate.open_finished("run").meta and evaluate.score_run(EvaluateParams(experiment_name="run"))
+        return open_finished("run").meta and score_run(EvaluateParams(experiment_name="run"))
     if name == "report":
-        return report.results_table(["run"])
-    jobs = {"train": training.train, "swa": swa.average_run, "export": torchscript.export_run}
+        return results_table(["run"])
+    jobs = {"train": training.train, "swa": averaging.average_run, "export": export_job.export_run}
     return jobs[name](make_params({**SMALL, **values}))
 
 
@@ -109,7 +114,7 @@ def test_missing_checkpoints_are_named_and_overwrite_helps(run):
 
 
 def test_an_export_of_a_checkpoint_that_has_changed_is_made_again(run):
-    from postergenre.torchscript import read_notes
+    from postergenre.export.files import read_notes
 
     made_from = json.loads((run / "export.json").read_text())["made_from"]
     shutil.copy(run / "checkpoints" / "epoch_0001.pth", run / made_from["weights"])
@@ -120,7 +125,7 @@ def test_an_export_of_a_checkpoint_that_has_changed_is_made_again(run):
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"path,stamp\n"])
 def test_what_the_audit_remembers_of_pictures_is_made_again_if_damaged(run, content):
-    from postergenre.training import load_run_data
+    from postergenre.data.experiment import load_run_data
 
     before = load_run_data(make_params(SMALL)).data_hash
     (remembered,) = run.parent.glob("pictures/*.npz")
@@ -176,7 +181,7 @@ def test_a_read_only_folder_is_told_and_left_as_it_is(disk, run):
 
 
 def test_a_lock_leaves_the_unfinished_shards_of_a_prediction_alone(tmp_path):
-    from postergenre.runs import locked_run
+    from postergenre.train.runs import locked_run
 
     at_work = tmp_path / "run" / ".predictions.csv.shards" / ".00001-of-00001-000000.parquet.tmp"
     killed = [tmp_path / "run" / ".report.html.0.tmp", tmp_path / "run" / "checkpoints" / ".epoch_0001.pth.0.tmp"]
@@ -190,7 +195,7 @@ def test_a_lock_leaves_the_unfinished_shards_of_a_prediction_alone(tmp_path):
 def test_a_lock_that_is_taken_twice_is_free_after_both(tmp_path):
     from filelock import FileLock, Timeout
 
-    from postergenre.runs import lock_file, lock_run, locked_run, release
+    from postergenre.train.runs import lock_file, lock_run, locked_run, release
 
     folder = tmp_path / "run"
     other = FileLock(lock_file(folder), is_singleton=False)

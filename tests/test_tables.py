@@ -8,17 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from postergenre.annotations import (
-    RESERVED,
-    AuditError,
-    TableFormat,
-    audit,
-    audit_folder,
-    load_data,
-    read_annotations,
-)
-from postergenre.config import AuditParams, ConfigError
-from postergenre.demo import DEMO_GENRES
+from postergenre.data.annotations import read_annotations
+from postergenre.data.columns import RESERVED, TableFormat
+from postergenre.data.experiment import audit_folder
+from postergenre.data.split import audit, load_data
+from postergenre.data.tables import AuditError
+from postergenre.demo.things import DEMO_GENRES
+from postergenre.errors import ConfigError
+from postergenre.params import AuditParams
 
 PARTS = (0.6, 0.2, 0.2)
 
@@ -162,8 +159,8 @@ def test_a_genre_that_would_break_a_table_is_refused_by_name(name, layout, root,
 
 
 def test_no_column_next_to_those_of_the_genres_can_be_the_name_of_one(drawn, tmp_path):
-    from postergenre.predict import predictions_table
-    from postergenre.training import save_predictions
+    from postergenre.predict.scorer import predictions_table
+    from postergenre.train.training import save_predictions
 
     data = load_data(drawn, PARTS)
     scores = np.full((len(data.valid), len(data.genres)), 0.5)
@@ -176,7 +173,7 @@ def test_no_column_next_to_those_of_the_genres_can_be_the_name_of_one(drawn, tmp
 
 
 def test_genres_and_ids_that_look_like_numbers_are_read_back_as_text(tmp_path):
-    from postergenre.compare import predictions_of, thresholds_of
+    from postergenre.report.comparison import predictions_of, thresholds_of
 
     (tmp_path / "valid_predictions.csv").write_text("Id,28,12,true\n007,0.5,0.5,28\n7,0.5,0.5,12\n")
     (tmp_path / "genres.csv").write_text("genre,threshold\n28,0.5\n12,0.25\n")
@@ -187,7 +184,7 @@ def test_genres_and_ids_that_look_like_numbers_are_read_back_as_text(tmp_path):
 
 @pytest.mark.parametrize("genre", ["Action & Adventure", "A<b>", "*Drama*", "[x](y)", "Children's"])
 def test_the_model_card_counts_genres_of_any_name(genre):
-    from postergenre.evaluate import card_tables
+    from postergenre.report.documents import card_tables
 
     table = pd.DataFrame(
         {"positives": [7, 22], "ap": 0.5, "ap_low": 0.4, "ap_high": 0.6, "floor": 0.1, "threshold": 0.5},

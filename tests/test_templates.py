@@ -11,7 +11,7 @@ import jinja2
 import pytest
 from conftest import ROOT
 
-from postergenre.report import _TEMPLATES, render
+from postergenre.report.comparison import _TEMPLATES, render
 
 NAMES = sorted(path.name for path in files("postergenre").joinpath("templates").iterdir())
 HOSTILE = '"><script>alert(1)</script>'

@@ -23,8 +23,8 @@ def note_writes(event: str, arguments: tuple) -> None:
 
 @pytest.fixture(scope="module")
 def page(chain):
-    from postergenre.predict import pictures_in
-    from postergenre.try_it import TryPage, load_judge
+    from postergenre.pages.try_it import TryPage, load_judge
+    from postergenre.predict.sources import pictures_in
 
     examples = pictures_in(next(chain.glob("demo_posters_*")) / "Images")
     return TryPage(load_judge(chain / "full" / "model.ts"), examples[:3])
@@ -55,7 +55,7 @@ def test_an_upload_is_written_nowhere(page):
 def test_the_scores_are_those_of_the_predict_job(page, chain):
     import numpy as np
 
-    from postergenre.predict import load_predictor, score_pictures
+    from postergenre.predict.scorer import load_predictor, score_pictures
 
     path = page.example.options[1][1]
     predictor = load_predictor(chain / "full" / "model.ts")
@@ -68,8 +68,8 @@ def test_the_scores_are_those_of_the_predict_job(page, chain):
 def test_a_transformer_gives_scores_and_a_sentence(page):
     from dataclasses import replace
 
-    from postergenre.models import create_model
-    from postergenre.try_it import TryPage
+    from postergenre.model.classifier import create_model
+    from postergenre.pages.try_it import TryPage
 
     size = page.judge.predictor.img_size
     judge = replace(
@@ -82,7 +82,7 @@ def test_a_transformer_gives_scores_and_a_sentence(page):
 def test_a_large_upload_is_told_and_reaches_the_kernel():
     served = json.loads((ROOT / "voila.json").read_text(encoding="utf-8"))
     room = served["Voila"]["tornado_settings"]["websocket_max_message_size"]
-    from postergenre.config import TryParams
+    from postergenre.params import TryParams
 
     assert room >= 5 * 1e6 * TryParams().largest_upload  # larger ones are refused in words, not by a lost connection
     assert f'"websocket_max_message_size": {room}' in (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -112,7 +112,7 @@ def test_a_picture_that_cannot_be_scored_is_told(page, monkeypatch):
 def test_an_old_export_beside_new_weights_gets_no_map(chain, tmp_path):
     import shutil
 
-    from postergenre.try_it import load_judge
+    from postergenre.pages.try_it import load_judge
 
     shutil.copy(chain / "full" / "model.ts", tmp_path)
     weights = json.loads((chain / "full" / "export.json").read_text())["made_from"]["weights"]

@@ -11,12 +11,16 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from postergenre.config import ConfigError, make_params
-from postergenre.dataset import make_loader
-from postergenre.lr_finder import find_lr
-from postergenre.swa import average_run
-from postergenre.torchscript import export_run
-from postergenre.training import create_accelerator, evaluate, finish, fit, prepare, release
+from postergenre.config import make_params
+from postergenre.data.dataset import make_loader
+from postergenre.errors import ConfigError
+from postergenre.export.job import export_run
+from postergenre.train.averaging import average_run
+from postergenre.train.finder import find_lr
+from postergenre.train.loop import evaluate, fit
+from postergenre.train.runs import release
+from postergenre.train.setup import create_accelerator, prepare
+from postergenre.train.training import finalize
 
 RUNS = json.loads(sys.argv[1])  # name -> parameters
 OUT, RANK = Path(sys.argv[2]), int(os.environ["RANK"])
@@ -39,7 +43,7 @@ def train(name: str, values: dict) -> None:
         seen += [indices.tolist() for _, _, indices in run.train_loader]
     run.sampler.draw = 0
     history = fit(run)
-    finish(run)
+    finalize(run)
     found["runs"][name] = {
         "processes": run.accelerator.num_processes,
         "batches": seen,
