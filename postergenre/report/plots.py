@@ -237,9 +237,7 @@ def _judge_genres(
     predicted: Sequence[str],  # predicted genres of one poster
     true: Sequence[str] | None,  # true genres of the poster; None: unknown
 ) -> list[tuple[str, str | None]]:
-    """Return pairs (genre, verdict): hits, then false negatives, then false positives.
-
-    If the true genres are unknown, return the predicted ones with None as the verdict."""
+    "Return pairs (genre, verdict): hits, false negatives, false positives; verdict None if the truth is unknown."
     if true is None:
         return [(genre, None) for genre in predicted]
     hits = [(genre, "hit") for genre in predicted if genre in true]
