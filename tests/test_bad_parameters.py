@@ -30,7 +30,7 @@ BAD = {
     "no such folder": ({"root_path": "no/such/folder"}, ["no/such/folder"]),
     "larger batch than posters": ({"batch_size": 1000}, ["`batch_size`: given 1,000; allowed: at most 1"]),
     "eps of zero": ({"optimizer_kwargs": {"lr": 0.1, "eps": 0}}, ["eps is 0; allowed: a number, above 0"]),
-    "one beta": ({"optimizer_kwargs": {"lr": 0.1, "betas": [0.9]}}, ["`optimizer_kwargs`: AdamW refuses"]),
+    "one beta": ({"optimizer_kwargs": {"lr": 0.1, "betas": [0.9]}}, ["`optimizer_kwargs`: AdamW rejects"]),
     "unknown part": ({"callbacks": [{"freeze": {"parts": ["nosuch"]}}]}, ["nosuch", "backbone"]),
     "unknown recipe": ({"augmentations": "lite"}, ["lite", "light"]),
 }

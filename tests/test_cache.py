@@ -91,7 +91,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path, pictures, monkeypatch
 def test_a_picture_that_breaks_while_the_cache_is_built_does_not_stop_it(tmp_path, pictures):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"being replaced")
-    with pytest.warns(UserWarning, match="taken as grey"):
+    with pytest.warns(UserWarning, match="replaced by grey"):
         posters = cached_posters(tmp_path / "cache", [*pictures[:3], str(broken)], (64, 48))
     assert (posters.load(str(broken)) == GREY).all()
     assert not posters.rows.reusable  # grey is for this run alone
@@ -114,7 +114,7 @@ def test_a_picture_that_is_replaced_while_the_cache_is_built_serves_one_run(tmp_
     with monkeypatch.context() as patch:
         patch.setattr(cache, "load_poster", replacing)
         first = cached_posters(tmp_path / "cache", mine, (64, 48), threads=1)
-    assert "serves this run alone" in capsys.readouterr().out and not first.rows.reusable
+    assert "is used by this run only" in capsys.readouterr().out and not first.rows.reusable
     second = cached_posters(tmp_path / "cache", mine, (64, 48))
     assert second.rows.reusable and np.array_equal(second.load(mine[2]), second.load(mine[4]))
 
@@ -146,7 +146,7 @@ def test_a_picture_that_breaks_while_a_run_reads_it_does_not_stop_the_run(tmp_pa
         fit(run)
     release(run.lock)
     assert run.epoch == SMALL["n_epochs"]
-    assert any("is taken as grey" in str(warning.message) for warning in said) != kept  # the cache has them all
+    assert any("is replaced by grey" in str(warning.message) for warning in said) != kept  # the cache has them all
 
 
 def test_names_that_are_no_utf8_are_found(tmp_path, pictures):

@@ -103,7 +103,7 @@ def test_damaged_features_are_told_and_computed_again(head, capsys):
     (folder / "rows.npy").write_bytes(content)
     capsys.readouterr()
     assert np.array_equal(end_of(head(overwrite=True)), wanted)
-    assert "is damaged; it is made anew" in capsys.readouterr().out
+    assert "is damaged; it is made again" in capsys.readouterr().out
 
 
 def test_features_of_a_picture_that_could_not_be_read_serve_one_run(head, monkeypatch):

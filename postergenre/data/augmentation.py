@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from ..errors import ConfigError, any_case, nearest
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news at import
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise it looks for a newer version at import
 import albumentations as A
 import cv2
 
@@ -64,9 +64,9 @@ TRANSFORMS = {
 
 
 def name_and_arguments(
-    item: Any,  # of a recipe
+    item: Any,  # one item of a recipe
 ) -> tuple[str, dict[str, Any]]:
-    "A recipe's item taken apart; raises `ConfigError`."
+    "Split one item of a recipe into a transform's name and its arguments; raise `ConfigError` if it is not valid."
     name, arguments = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (item, None)
     name = any_case(name, TRANSFORMS) if isinstance(name, str) else name
     if isinstance(arguments, list) and name in _GROUPS:
@@ -89,11 +89,11 @@ def name_and_arguments(
 
 # %% ../../nbs/18_data.augmentation.ipynb #4553d734
 def _fill_in(
-    name: str,  # of a transform
-    arguments: dict[str, Any],  # as given
+    name: str,  # name of a transform
+    arguments: dict[str, Any],  # arguments from the recipe
     img_size: Sequence[int],  # height and width, pixels
 ) -> dict[str, Any]:
-    "The arguments, with those that follow from `img_size` where they are needed and not given."
+    "Add the arguments that follow from `img_size`, if the transform needs them and they are not given."
     height, width = img_size
     sizes: dict[str, Any] = {"size": (height, width), "height": height, "width": width}
     accepted = inspect.signature(TRANSFORMS[name]).parameters
@@ -108,18 +108,18 @@ def _fill_in(
 
 # %% ../../nbs/18_data.augmentation.ipynb #d5feffa3
 def make_transform(
-    item: Any,  # of a recipe
+    item: Any,  # one item of a recipe
     img_size: Sequence[int],  # height and width, pixels
 ) -> A.BasicTransform | A.BaseCompose:
-    "One transform, or a group of them; raises `ConfigError`."
+    "Create a transform, or a group of transforms; raise `ConfigError` if an argument is not valid."
     name, given = name_and_arguments(item)
     arguments = _fill_in(name, given, img_size)
     if isinstance(arguments.get("transforms"), list):
         arguments["transforms"] = [make_transform(part, img_size) for part in arguments["transforms"]]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # on an argument that it cannot use the library warns, and takes another
-            warnings.filterwarnings("ignore", message=f"({name}|This augmenter) is ")  # advice on the transform as such
+            warnings.simplefilter("error")  # albumentations replaces an unusable argument and only warns
+            warnings.filterwarnings("ignore", message=f"({name}|This augmenter) is ")  # general advice on a transform
             return TRANSFORMS[name](**arguments)
     except (Warning, TypeError, ValueError) as error:
         reasons = [str(error)]
@@ -134,12 +134,15 @@ def make_transform(
 
 # %% ../../nbs/18_data.augmentation.ipynb #cda6d5d5
 def augment(
-    augmentation: A.Compose,  # from `build_augmentation`
+    augmentation: A.Compose,  # result of `build_augmentation`
     image: np.ndarray,  # (height, width, 3) uint8
-    seed: int,  # of the run
+    seed: int,  # seed of the run
     draw: int,  # number of this sample since the run began
 ) -> np.ndarray:
-    "(height, width, 3) uint8; the same for the same image, seed and draw, in any process; raises `ConfigError`."
+    """Augment an image of (height, width, 3) uint8; raise `ConfigError` if its shape or type changes.
+
+    The result depends only on the image, the seed and the draw, whichever process computes it.
+    """
     sequence = np.random.SeedSequence([seed, draw])
     python_seed = int(sequence.generate_state(1, np.uint64)[0])
     augmentation.set_random_state(np.random.default_rng(sequence), random.Random(python_seed))
@@ -147,8 +150,8 @@ def augment(
     if augmented.shape != image.shape or augmented.dtype != np.uint8:
         raise ConfigError(
             f"`augmentations`: they turn a picture of {list(image.shape)} uint8 into "
-            f"{list(augmented.shape)} {str(augmented.dtype).removeprefix('torch.')}. They must keep height, "
-            "width and bytes: crop or resize to img_size, and leave normalising to the model."
+            f"{list(augmented.shape)} {str(augmented.dtype).removeprefix('torch.')}. They must keep the height, the "
+            "width and the type: crop or resize to img_size, and leave normalization to the model."
         )
     return augmented
 
@@ -156,16 +159,16 @@ def augment(
 def _try_out(
     augmentation: A.Compose,
     img_size: Sequence[int],  # height and width, pixels
-    draws: int = 40,
+    draws: int = 40,  # number of times the recipe is applied
 ) -> None:
-    "Augments a picture of noise; raises `ConfigError` where that fails or changes its size or type."
+    "Augment a picture of noise; raise `ConfigError` if that fails or changes the size or type."
     noise = np.random.default_rng(0).integers(0, 256, (*img_size, 3), dtype=np.uint8)
     for draw in range(draws):
         try:
             augment(augmentation, noise, seed=0, draw=draw)
         except ConfigError:
             raise
-        except Exception as error:  # whatever a transform raises when it cannot work on a lone picture
+        except Exception as error:  # a transform may raise anything if it needs more than a picture
             raise ConfigError(
                 f"`augmentations`: the recipe fails on a picture of {list(img_size)} pixels "
                 f"({type(error).__name__}: {error})."
@@ -173,13 +176,13 @@ def _try_out(
 
 # %% ../../nbs/18_data.augmentation.ipynb #c1c99516
 def build_augmentation(
-    spec: str | list[Any],  # the name of a recipe in `AUGMENTATIONS`, or a recipe written out
+    spec: str | list[Any],  # name of a recipe in `AUGMENTATIONS`, or the list of its transforms
     img_size: Sequence[int],  # height and width, pixels
 ) -> A.Compose | None:
-    "The transforms of a recipe, or `None` where it is empty; raises `ConfigError`."
+    "Build and test the transforms of a recipe; return None if it is empty; raise `ConfigError` if it is not valid."
     if isinstance(spec, str) and spec not in AUGMENTATIONS:
         raise ConfigError(
-            f"`augmentations`: {spec!r} is no recipe.{nearest(spec, AUGMENTATIONS)} Allowed: "
+            f"`augmentations`: {spec!r} is not a recipe.{nearest(spec, AUGMENTATIONS)} Allowed: "
             f"{', '.join(AUGMENTATIONS)}, or a list of albumentations transforms."
         )
     recipe = AUGMENTATIONS[spec] if isinstance(spec, str) else spec

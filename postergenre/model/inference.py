@@ -27,37 +27,37 @@ from torch import nn
 
 from ..errors import ConfigError
 
-# `convert_model` reports its use over the network unless this package is missing
+# `convert_model` sends usage data over the network unless this package is missing
 sys.modules.setdefault("openvino_telemetry", None)
 try:
     import openvino
-except (ImportError, OSError) as error:  # no wheel for this machine, or a library that cannot be loaded
+except (ImportError, OSError) as error:  # no wheel for this machine, or a missing library
     openvino, RUNTIME, NO_RUNTIME = None, "none", f"OpenVINO cannot be loaded ({error})"
 else:
     RUNTIME, NO_RUNTIME = openvino.__version__, ""
 
 # %% ../../nbs/26_model.inference.ipynb #3a7bb782
-MANY = 100  # images from which converting a network takes less time than it saves
-CHUNK = 4  # images per request: larger ones leave the processor's caches
+MANY = 100  # number of images from which conversion saves more time than it takes
+CHUNK = 4  # number of images per request; larger requests do not fit into the processor's caches
 
 
 @functools.cache
 def _core() -> "openvino.Core":
-    "Return the one core of this process; it is never given up, see above."
+    "Return the only core of this process, which is never destroyed, see above."
     return openvino.Core()
 
 # %% ../../nbs/26_model.inference.ipynb #94fc1c1f
 class CompiledNetwork:
     """Map uint8 images (n, 3, height, width) to float32 outputs (n, width) on a CPU, through OpenVINO.
 
-    Up to `CHUNK` images run in the calling thread on one core, more of them on all cores. Threads may share it.
+    Up to `CHUNK` images run in the calling thread on one core, more images on all cores. Threads may share the network.
     """
 
     def __init__(
         self,
-        model: "openvino.Model",  # one input (-1, 3, height, width) uint8, fixed in size or not, one output (-1, width)
+        model: "openvino.Model",  # input (-1, 3, height, width) uint8, of fixed size or not; output (-1, width)
     ):
-        # OpenVINO sets itself up when an array is first read, and two threads that do so at once can wait for ever
+        # OpenVINO initializes itself when an array is first read; two threads that do so at once can deadlock
         openvino.Tensor(np.zeros(1, np.uint8)).data.sum()
         threads = torch.get_num_threads()  # follows OMP_NUM_THREADS
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
@@ -72,7 +72,7 @@ class CompiledNetwork:
         return self.local.request.infer([pixels])[0]
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        "Raise TypeError if the images are not uint8, and ValueError if the network does not take their shape."
+        "Run the network; raise TypeError if images are not uint8, and ValueError if their shape does not fit."
         if images.dtype != torch.uint8:
             raise TypeError(f"Given images of {images.dtype}; allowed: torch.uint8.")
         if not self.shape.compatible(openvino.PartialShape(list(images.shape))):
@@ -84,14 +84,14 @@ class CompiledNetwork:
 # %% ../../nbs/26_model.inference.ipynb #fcf8d049
 @contextlib.contextmanager
 def quiet_tracing() -> Iterator[None]:
-    "Silence torch's warnings that TorchScript is deprecated and that a trace takes each branch once; no others."
+    "Silence only torch's warnings that TorchScript is deprecated and that a trace follows each branch once."
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         yield
 
 # %% ../../nbs/26_model.inference.ipynb #c944b90c
-# a trace takes some 20 MB that torch never gives back, and a training run compiles its network after each epoch
+# a trace takes about 20 MB that torch never frees, and a training run compiles its network after each epoch
 _traces: weakref.WeakKeyDictionary[nn.Module, tuple[torch.Size, torch.jit.ScriptModule]] = weakref.WeakKeyDictionary()
 
 
@@ -99,13 +99,13 @@ def _trace(
     network: nn.Module,  # in eval mode
     images: torch.Tensor,  # (2, 3, height, width) uint8
 ) -> torch.jit.ScriptModule:
-    "Return a trace that shares no memory with the network; made once, then given the weights of now."
+    "Return a trace that shares no memory with the network; it is made once, and its weights are updated each time."
     shape, trace = _traces.get(network, (None, None))
     if shape != images.shape:
         twin = copy.deepcopy(network).eval().requires_grad_(False)
         trace = torch.jit.trace(twin, images, check_trace=False)
         _traces[network] = images.shape, trace
-    trace = copy.deepcopy(trace)  # OpenVINO keeps the memory of what it converts
+    trace = copy.deepcopy(trace)  # OpenVINO keeps using the memory of the trace
     own = dict([*trace.named_parameters(), *trace.named_buffers()])
     for name, value in [*network.named_parameters(), *network.named_buffers()]:
         own[name].copy_(value)
@@ -116,6 +116,7 @@ def _convert(
     network: nn.Module,  # in eval mode, or a trace
     images: torch.Tensor,  # (2, 3, height, width) uint8
 ) -> "openvino.Model":
+    "Convert a network for any number of images of one size."
     shape = [-1, *images.shape[1:]]
     with quiet_tracing():
         if not isinstance(network, torch.jit.ScriptModule):
@@ -125,7 +126,7 @@ def _convert(
 # %% ../../nbs/26_model.inference.ipynb #6a38f18d
 @functools.cache  # a training run compiles its network after each epoch
 def _print_once(line: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # of several processes, the main one
+    if os.environ.get("RANK", "0") == "0":  # only in the main process
         print(line)
 
 # %% ../../nbs/26_model.inference.ipynb #2d5036cc
@@ -133,9 +134,9 @@ def compile_network(
     network: nn.Module,  # on the CPU, in eval mode: uint8 images to outputs (n, width)
     img_size: Sequence[int],  # height and width of the images, pixels
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    "Return the network as a `CompiledNetwork`, or as it is, with a printed reason, if that would not be exact."
+    "Compile a network; print a reason and return the network itself if the result would not be exact."
     if NO_RUNTIME:
-        _print_once(f"{NO_RUNTIME}; torch runs networks, more slowly.")
+        _print_once(f"{NO_RUNTIME}; torch runs networks instead, more slowly.")
         return network
     noise = torch.randint(0, 256, (2, 3, *img_size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     try:
@@ -144,22 +145,23 @@ def compile_network(
         with torch.no_grad():
             compiled = CompiledNetwork(_convert(network, noise))
         given = compiled(noise)
-    except Exception as error:  # a converter meets any network, and fails in many ways
-        _print_once(f"OpenVINO cannot run this network ({type(error).__name__}); torch does, more slowly.")
+    except Exception as error:  # conversion of an arbitrary network fails with many types of error
+        _print_once(f"OpenVINO cannot run this network ({type(error).__name__}); torch runs it instead, more slowly.")
         return network
     difference = float((given - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
     if not difference < 1e-3:
-        _print_once(f"OpenVINO gives other numbers for this network (by {difference:.2g}); torch runs it, more slowly.")
+        problem = f"OpenVINO's results for this network differ by {difference:.2g}"
+        _print_once(f"{problem}; torch runs it instead, more slowly.")
         return network
     return compiled
 
 # %% ../../nbs/26_model.inference.ipynb #4e31337f
 def network_for(
-    n: int,  # number of images that will go through it
+    n: int,  # number of images to run through the network
     network: nn.Module,  # in eval mode: uint8 images to outputs (n, width)
-    images: torch.Tensor,  # (batch, 3, height, width), one batch of them
+    images: torch.Tensor,  # (batch, 3, height, width), one batch of the images
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    "Return the network compiled if there are many images and they are on a CPU, otherwise as it is."
+    "Return the compiled network if there are many images and they are on a CPU, otherwise the network itself."
     compiled = n >= MANY and images.device.type == "cpu" and images.dtype == torch.uint8
     return compile_network(network, images.shape[2:]) if compiled else network
 
@@ -167,12 +169,12 @@ def network_for(
 def inference_precision(
     accelerator: Accelerator,
 ) -> AbstractContextManager[None]:
-    "Return the context of a forward pass without gradients: float32 on a CPU, the precision of the run on a GPU."
+    "Return the context for a forward pass without gradients: float32 on a CPU, the precision of the run on a GPU."
     return nullcontext() if accelerator.device.type == "cpu" else accelerator.autocast()
 
 # %% ../../nbs/26_model.inference.ipynb #32564b10
 def compile_onnx(
-    file: Path | bytes,  # `model.onnx` of an export, or its content
+    file: Path | bytes,  # path of `model.onnx` of an export, or its content
 ) -> CompiledNetwork:
     "Return the network of an ONNX file for images of any size; raise RuntimeError if OpenVINO cannot read it."
     if NO_RUNTIME:

@@ -30,26 +30,26 @@ _HEAD_ROWS = ("head.linear.weight", "head.linear.bias")
 
 
 def _clean_names(
-    state_dict: dict[str, torch.Tensor],  # of a model that was perhaps compiled or wrapped for several processes
+    state_dict: dict[str, torch.Tensor],  # weights of a model, possibly compiled or wrapped for several processes
 ) -> dict[str, torch.Tensor]:
-    "Without the prefixes of `torch.compile` and of data-parallel wrappers."
+    "Remove the prefixes of `torch.compile` and of data-parallel wrappers from the names."
     return {name.replace("_orig_mod.", "").removeprefix("module."): value for name, value in state_dict.items()}
 
 
 def _report_table(
-    rows: Iterable[tuple[str, str, Any, Any]],
+    rows: Iterable[tuple[str, str, Any, Any]],  # name, status, given and wanted shape of each tensor
 ) -> pd.DataFrame:
-    "Return what did not match as a table: `name`, `status`, `given`, `wanted`."
+    "Return a table with the columns `name`, `status`, `given` and `wanted`."
     return pd.DataFrame(rows, columns=["name", "status", "given", "wanted"])
 
 # %% ../../nbs/25_model.weights.ipynb #6a2c0929
 def _match_head(
     given: torch.Tensor,  # (genres of the checkpoint, ...), weight or bias
-    wanted: torch.Tensor,  # (genres of the model, ...)
-    genres: Sequence[str],  # of the model
-    checkpoint_genres: Sequence[str],  # of the checkpoint
+    wanted: torch.Tensor,  # (genres of the model, ...), weight or bias
+    genres: Sequence[str],  # genres of the model
+    checkpoint_genres: Sequence[str],  # genres of the checkpoint
 ) -> torch.Tensor:
-    "`wanted` with the rows of those genres that `given` has, too."
+    "Copy the rows of common genres from `given` into a copy of `wanted`."
     row_of = {genre: row for row, genre in enumerate(checkpoint_genres)}
     matched = wanted.clone()
     for row, genre in enumerate(genres):
@@ -61,10 +61,10 @@ def _match_head(
 def _heads_fit(
     given: torch.Tensor,  # (genres of the checkpoint, ...)
     wanted: torch.Tensor,  # (genres of the model, ...)
-    genres: Sequence[str],  # of the model
-    checkpoint_genres: Sequence[str],  # of the checkpoint
+    genres: Sequence[str],  # genres of the model
+    checkpoint_genres: Sequence[str],  # genres of the checkpoint
 ) -> bool:
-    "Whether rows can be matched by genre: as many rows as names, the same features, and a genre in common."
+    "Return True if rows can be matched by genre: as many rows as names, the same features, and a common genre."
     return (
         len(given) == len(checkpoint_genres)
         and given.shape[1:] == wanted.shape[1:]
@@ -74,14 +74,14 @@ def _heads_fit(
 # %% ../../nbs/25_model.weights.ipynb #a4b932b0
 def load_weights(
     model: PosterClassifier,  # changed in place
-    state_dict: dict[str, torch.Tensor],  # of another run
-    genres: Sequence[str],  # of the model, in the order of its outputs
-    checkpoint_genres: Sequence[str],  # of that run, in the order of its outputs
+    state_dict: dict[str, torch.Tensor],  # weights of another run
+    genres: Sequence[str],  # genres of the model, in the order of its outputs
+    checkpoint_genres: Sequence[str],  # genres of the other run, in the order of its outputs
 ) -> pd.DataFrame:
-    """Loads what fits, by name and shape, rows of the head by genre, and reports what did not: one row each with
-    `name`, `status` (missing, unexpected, shape, new genre, dropped genre), `given`, `wanted`. ValueError where no
-    trained tensor fits at all; the model is then as it was.
-    """
+    """Load the tensors that fit by name and shape, rows of the head by genre, and return a table of all others.
+
+    Its columns are `name`, `status` (missing, unexpected, shape, new genre, dropped genre), `given` and `wanted`.
+    Raise ValueError and leave the model unchanged if no trained tensor fits."""
     wanted, given = model.state_dict(), _clean_names(state_dict)
     fitting, rows = {}, []
     for name, value in wanted.items():
@@ -99,8 +99,8 @@ def load_weights(
         rows += [(genre, "dropped genre", "1 row", None) for genre in checkpoint_genres if genre not in genres]
     if not fitting.keys() & dict(model.named_parameters()).keys():
         raise ValueError(
-            f"Nothing of the checkpoint fits this model. It begins with {list(given)[:3]}, "
-            f"the model with {list(wanted)[:3]}: is model_name the one it was trained with?"
+            f"Nothing in the checkpoint fits this model. It begins with {list(given)[:3]}, the model with "
+            f"{list(wanted)[:3]}. Set model_name to the network that the checkpoint was trained with."
         )
     model.load_state_dict(fitting, strict=False)
     return _report_table(rows)
@@ -110,15 +110,15 @@ def _fits(
     state: dict[str, torch.Tensor],
     network: nn.Module,
 ) -> bool:
-    "Return True if the weights hold every tensor of the network in its shape."
+    "Return True if the weights contain every tensor of the network in its shape."
     return all(name in state and state[name].shape == value.shape for name, value in network.state_dict().items())
 
 # %% ../../nbs/25_model.weights.ipynb #8ee4a8f0
 def convert(
     state: dict[str, torch.Tensor],  # weights under other names or of other shapes
-    network: nn.Module,  # of timm
+    network: nn.Module,  # network of timm
 ) -> dict[str, torch.Tensor]:
-    "Return the weights after timm's conversion for this kind of network, or as they are if it has none."
+    "Return the weights after timm's conversion for this type of network, or unchanged if timm has none."
     function = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if function is None:
         return state
@@ -127,30 +127,30 @@ def convert(
 
 # %% ../../nbs/25_model.weights.ipynb #17896dee
 def _resample(
-    source: nn.Module,  # with its weights; changed in place
+    source: nn.Module,  # network with its weights; changed in place
     target: nn.Module,  # the same network for `img_size`
     img_size: Sequence[int],  # height and width, pixels
 ) -> dict[str, torch.Tensor]:
-    "Return the weights of `source`, brought to the image size of `target` as far as timm can."
+    "Return the weights of `source`, resampled to the image size of `target` as far as timm can."
     own, tables = dict(target.named_modules()), {}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"timm\.layers\.interpolate")  # about its own use of torch
+        warnings.filterwarnings("ignore", module=r"timm\.layers\.interpolate")  # warnings about timm's own use of torch
         for name, module in source.named_modules():
             if hasattr(module, "set_window_size"):
                 module.set_window_size(own[name].window_size)
                 tables |= {f"{name}.{entry}": value.clone() for entry, value in module.state_dict().items()}
         if hasattr(source, "set_input_size"):
-            source.set_input_size(img_size=tuple(img_size))  # windows may become others than those of `target`
+            source.set_input_size(img_size=tuple(img_size))  # windows may then differ from those of `target`
     state = {**source.state_dict(), **tables}
     return state if _fits(state, target) else convert(state, target)
 
 # %% ../../nbs/25_model.weights.ipynb #6a2c0903
-def _bound_to_size(
-    model_name: str,  # a name of timm
+def _depends_on_size(
+    model_name: str,  # name of a timm model
     img_size: Sequence[int],  # height and width, pixels
     timm_kwargs: dict[str, Any],  # passed to timm
 ) -> set[str]:
-    "Return the names of the weights whose shapes follow the image size."
+    "Return the names of the weights whose shapes depend on the image size."
     height, width = img_size
     networks = (build_network(model_name, size, timm_kwargs) for size in (img_size, (2 * height, 2 * width)))
     small, large = ({(name, value.shape) for name, value in net.state_dict().items()} for net in networks)
@@ -158,40 +158,40 @@ def _bound_to_size(
 
 # %% ../../nbs/25_model.weights.ipynb #6a2c0928
 def _move_to_size(
-    state: dict[str, torch.Tensor],  # of the backbone, complete, for `old_size`
-    target: nn.Module,  # the backbone for `img_size`
-    model_name: str,  # a name of timm
+    state: dict[str, torch.Tensor],  # all weights of the backbone, for `old_size`
+    target: nn.Module,  # backbone for `img_size`
+    model_name: str,  # name of a timm model
     timm_kwargs: dict[str, Any],  # passed to timm
     old_size: Sequence[int],  # height and width, pixels
-    img_size: Sequence[int],  # likewise
+    img_size: Sequence[int],  # height and width, pixels
 ) -> dict[str, torch.Tensor]:
-    "Return all weights, those of the network for `img_size`; raise `ValueError` if timm cannot resample one."
+    "Return all weights, resampled to `img_size`; raise `ValueError` if timm cannot resample one."
     source = build_network(model_name, old_size, timm_kwargs)
     source.load_state_dict(state, strict=False)
     try:
         moved = _resample(source, target, img_size)
-    except Exception:  # conversions of a hundred families fail in many ways
+    except Exception:  # conversions of a hundred families fail with many types of error
         moved = {}
     wanted = target.state_dict()
     wrong = {name for name, value in wanted.items() if name not in moved or moved[name].shape != value.shape}
-    if not hasattr(source, "set_input_size"):  # then equal shapes may be of turned pictures
-        bound = _bound_to_size(model_name, old_size, timm_kwargs)
+    if not hasattr(source, "set_input_size"):  # then equal shapes may belong to rotated pictures
+        bound = _depends_on_size(model_name, old_size, timm_kwargs)
         wrong |= {name for name in bound & wanted.keys() if name in moved and moved[name].equal(state[name])}
     if wrong:
         raise ValueError(
             f"`img_size`: given {list(img_size)}, but the weights are for pictures of {list(old_size)}, and timm "
             f"cannot resample {len(wrong)} tensors of {model_name} (first: {min(wrong)}). Give img_size "
             f"{list(old_size)}, start from weights for {list(img_size)}, or "
-            "take a network for any size, such as tf_efficientnet_lite0."
+            "choose a network for any size, such as tf_efficientnet_lite0."
         )
     return {**state, **moved}
 
 # %% ../../nbs/25_model.weights.ipynb #6a2c0904
 def _resampled_rows(
     before: dict[str, torch.Tensor],  # weights of the backbone
-    after: dict[str, torch.Tensor],  # the same at another image size
+    after: dict[str, torch.Tensor],  # the same weights at another image size
 ) -> list[tuple[str, str, Any, Any]]:
-    "Return a row for each tensor that changed."
+    "Return a row of the report for each tensor that has changed."
     return [
         (f"backbone.{name}", "resampled", tuple(before[name].shape), tuple(value.shape))
         for name, value in after.items()
@@ -200,14 +200,14 @@ def _resampled_rows(
 
 # %% ../../nbs/25_model.weights.ipynb #6a2c0925
 def _resample_weights(
-    model: PosterClassifier,  # for `img_size`
-    state_dict: dict[str, torch.Tensor],  # of the same network for `old_size`
-    model_name: str,  # a name of timm
-    model_kwargs: dict[str, Any],  # as `create_model` takes them
+    model: PosterClassifier,  # model for `img_size`
+    state_dict: dict[str, torch.Tensor],  # weights of the same network for `old_size`
+    model_name: str,  # name of a timm model
+    model_kwargs: dict[str, Any],  # see `create_model`
     old_size: Sequence[int],  # height and width, pixels
-    img_size: Sequence[int],  # likewise
+    img_size: Sequence[int],  # height and width, pixels
 ) -> tuple[dict[str, torch.Tensor], pd.DataFrame]:
-    "Return the weights for `img_size`, and which of them were resampled; raise `ValueError` if timm cannot."
+    "Return the weights for `img_size` and a report of the resampled ones; raise `ValueError` if timm cannot do it."
     state, kwargs = _clean_names(state_dict), backbone_kwargs(model_kwargs)
     config = timm.get_pretrained_cfg(model_name) if ":" not in model_name else None
     before = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
@@ -221,12 +221,12 @@ def _resample_weights(
 # %% ../../nbs/25_model.weights.ipynb #f9ef9b5d
 def load_stage(
     model: PosterClassifier,  # changed in place
-    checkpoint: dict[str, Any],  # of an earlier stage: `model`, and `meta` that describes it
-    genres: Sequence[str],  # of the model, in the order of its outputs
-    model_name: str,  # of the model
-    img_size: Sequence[int],  # likewise, height and width, pixels
+    checkpoint: dict[str, Any],  # checkpoint of an earlier stage: `model`, and `meta` that describes it
+    genres: Sequence[str],  # genres of the model, in the order of its outputs
+    model_name: str,  # name of the model's network
+    img_size: Sequence[int],  # height and width of the model's input, pixels
 ) -> pd.DataFrame:
-    "Load the weights of an earlier stage at any image size, see `load_weights`; resampled ones are in the report too."
+    "Load the weights of an earlier stage of any image size, see `load_weights`; report resampled tensors too."
     state, meta, moved = checkpoint["model"], checkpoint["meta"], _report_table([])
     if meta["model_name"] == model_name:
         state, moved = _resample_weights(model, state, model_name, meta["model_kwargs"], meta["img_size"], img_size)
@@ -235,13 +235,13 @@ def load_stage(
 
 # %% ../../nbs/25_model.weights.ipynb #6a2c0912
 def _describe_unreadable(
-    path: Path,  # of a weights file
-    error: Exception,  # what reading it raised
+    path: Path,  # weights file
+    error: Exception,  # error that reading it raised
 ) -> str:
-    "Return a message that says what is wrong with the file, and what to do; libraries advise to load it unsafely."
+    "Describe what is wrong with the file and what to do, without a library's advice to load it unsafely."
     problem = str(error).partition("\n")[0]
     if re.search("weights.only", str(error), re.IGNORECASE):
-        problem = "it holds code, such as an entire model, and code in files is never run"
+        problem = "it contains code, such as an entire model, and code in files is never run"
     return (
         f"`pretrained_file`: {path} cannot be read as weights: {problem}. Allowed: a .safetensors file, or a state "
         "dict written by torch.save. Write one with `safetensors.torch.save_file(model.state_dict(), ...)`."
@@ -249,7 +249,7 @@ def _describe_unreadable(
 
 # %% ../../nbs/25_model.weights.ipynb #924d8ff8
 def _read_weights(
-    file: str | Path,  # as `resolve_path` reads it
+    file: str | Path,  # path of the file, see `resolve_path`
 ) -> dict[str, torch.Tensor]:
     "Return the tensors of a file without running code from it; raise `FileNotFoundError` or `ConfigError`."
     path = resolve_path(file)
@@ -258,15 +258,15 @@ def _read_weights(
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                if damaged := archive.testzip():  # torch does not look
+                if damaged := archive.testzip():  # torch does not check this
                     raise ValueError(f"it is damaged (in {damaged})")
         state = timm.models.load_state_dict(str(path), weights_only=True)
-    except Exception as error:  # of torch, pickle, zipfile, safetensors and timm
+    except Exception as error:  # from torch, pickle, zipfile, safetensors or timm
         raise ConfigError(_describe_unreadable(path, error)) from None
     other = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
     if other or not state:
-        held = f"entries that are no tensors: {', '.join(map(str, other[:3]))}" if other else "nothing"
-        raise ConfigError(_describe_unreadable(path, ValueError(f"it holds {held}")))
+        content = f"entries that are not tensors: {', '.join(map(str, other[:3]))}" if other else "nothing"
+        raise ConfigError(_describe_unreadable(path, ValueError(f"it contains {content}")))
     if set(_HEAD_ROWS) <= state.keys():
         raise ConfigError(f"`pretrained_file`: {path} is a checkpoint of this project. Give it as `checkpoint_name`.")
     check_finite(path, state)
@@ -275,22 +275,22 @@ def _read_weights(
 # %% ../../nbs/25_model.weights.ipynb #6a2c0913
 def _without_prefix(
     state: dict[str, torch.Tensor],
-    wanted: Iterable[str],  # names of the network
+    wanted: Iterable[str],  # names of the network's tensors
 ) -> dict[str, torch.Tensor]:
-    "Return the weights without a prefix such as `model.` that all names share, if the network's are then among them."
+    "Remove a prefix such as `model.` that all names share, if the rest are then names of the network."
     prefixes = {name.partition(".")[0] for name in state}
     short = {name.partition(".")[2]: value for name, value in state.items()}
     return short if len(prefixes) == 1 and short.keys() & set(wanted) and not state.keys() & set(wanted) else state
 
 # %% ../../nbs/25_model.weights.ipynb #6a2c0926
 def _fit_foreign(
-    state: dict[str, torch.Tensor],  # from `_read_weights`
-    backbone: nn.Module,  # for `img_size`
-    model_name: str,  # a name of timm
+    state: dict[str, torch.Tensor],  # result of `_read_weights`
+    backbone: nn.Module,  # backbone for `img_size`
+    model_name: str,  # name of a timm model
     timm_kwargs: dict[str, Any],  # passed to timm
     img_size: Sequence[int],  # height and width, pixels
 ) -> dict[str, torch.Tensor]:
-    "Return the weights under timm's names, brought to the image size if timm can; raise `ValueError`."
+    "Return the weights with timm's names, resampled to the image size; raise `ValueError` if timm cannot do it."
     config = timm.get_pretrained_cfg(model_name) if ":" not in model_name else None
     native = config.input_size[1:] if config is not None else img_size
     if config is not None and config.fixed_input_size and tuple(native) != tuple(img_size):
@@ -300,19 +300,19 @@ def _fit_foreign(
         return state
     try:
         return convert(state, backbone)
-    except Exception as error:  # conversions of a hundred families fail in many ways
+    except Exception as error:  # conversions of a hundred families fail with many types of error
         raise ValueError(
             f"`pretrained_file`: timm cannot convert these weights for {model_name} at img_size {list(img_size)}: "
-            f"{reason_of(error)}. They begin with {list(state)[:3]}. Are they of this network?"
+            f"{reason_of(error)}. They begin with {list(state)[:3]}. Give weights of this network."
         ) from error
 
 # %% ../../nbs/25_model.weights.ipynb #6a2c0914
 def _foreign_rows(
-    state: dict[str, torch.Tensor],  # from `_fit_foreign`
-    wanted: dict[str, torch.Tensor],  # of the backbone
-    classifiers: Sequence[str],  # names of the layers that timm's head ends in
+    state: dict[str, torch.Tensor],  # result of `_fit_foreign`
+    wanted: dict[str, torch.Tensor],  # state dict of the backbone
+    classifiers: Sequence[str],  # names of the final layers of timm's head
 ) -> list[tuple[str, str, Any, Any]]:
-    "Return a row for each tensor that does not match: missing, shape, classifier or unexpected."
+    "Return a row of the report for each tensor that does not match: missing, shape, classifier or unexpected."
     rows = [(name, "missing", None, tuple(value.shape)) for name, value in wanted.items() if name not in state]
     for name, value in state.items():
         shape = tuple(wanted[name].shape) if name in wanted else None
@@ -325,13 +325,13 @@ def _foreign_rows(
 
 # %% ../../nbs/25_model.weights.ipynb #6a2c0927
 def load_pretrained_file(
-    model: PosterClassifier,  # for `img_size`; its backbone is changed in place
-    file: str | Path,  # as `resolve_path` reads it
-    model_name: str,  # a name of timm
+    model: PosterClassifier,  # model for `img_size`; its backbone is changed in place
+    file: str | Path,  # path of the file, see `resolve_path`
+    model_name: str,  # name of a timm model
     img_size: Sequence[int],  # height and width, pixels
-    model_kwargs: dict[str, Any] | None = None,  # as `create_model` takes them
+    model_kwargs: dict[str, Any] | None = None,  # see `create_model`
 ) -> pd.DataFrame:
-    "Load weights of the backbone, and return what did not match or was resampled; raise `ValueError` if little fits."
+    "Load weights of the backbone and report what did not match or was resampled; raise `ValueError` if little fits."
     wanted = model.backbone.state_dict()
     given = _without_prefix(_read_weights(file), wanted)
     state = _fit_foreign(given, model.backbone, model_name, backbone_kwargs(model_kwargs or {}), img_size)
@@ -341,7 +341,7 @@ def load_pretrained_file(
     wrong = [row for row in rows if row[1] == "shape"]
     if wrong or 2 * len(fitting) < len(wanted):
         example = (
-            f"{wrong[0][0]} is {wrong[0][2]}, wanted {wrong[0][3]}" if wrong else f"they begin with {list(given)[:3]}"
+            f"{wrong[0][0]} is {wrong[0][2]}, wanted {wrong[0][3]}" if wrong else f"it begins with {list(given)[:3]}"
         )
         raise ValueError(
             f"`pretrained_file`: {len(fitting)} of {len(wanted)} tensors of {model_name} at img_size {list(img_size)} "

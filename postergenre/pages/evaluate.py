@@ -243,7 +243,7 @@ class MistakesControls(ThresholdControls):
         threshold, nearest_first = self.values[self.column], self.kind.value != "surest"
         scores, targets = self.valid.scores[:, self.column], self.valid.targets[:, self.column]
         wrong = np.flatnonzero(
-            (predict_labels(scores[:, None], threshold)[:, 0] != targets) & (targets == (kind == "missed"))
+            (predict_labels(scores[:, None], threshold)[:, 0] != targets) & (targets == (kind == "false negative"))
         )
         distance = np.abs(scores[wrong] - threshold) if nearest_first else -np.abs(scores[wrong] - targets[wrong])
         return wrong[np.argsort(distance, kind="stable")[: self.n_mistakes]]
@@ -251,7 +251,7 @@ class MistakesControls(ThresholdControls):
     def show_mistakes(self, change: Any = None) -> None:
         "Two rows of posters: false alarms and misses."
         shown, ids = [], []
-        for kind in ("false alarm", "missed"):
+        for kind in ("false positive", "false negative"):
             sign, meaning, color = MARKS[kind]
             rows = self.mistakes_of(kind)
             tiles = [Tile(self.valid.paths[row], self.valid.ids[row]) for row in rows]
