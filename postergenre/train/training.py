@@ -94,7 +94,7 @@ def finalize(
     "Evaluate the best checkpoint, also on test data if there are any; write `summary.json`, and return it."
     began = time.monotonic()
     run.accelerator.wait_for_everyone()  # the main process may still be writing the checkpoint
-    finished = run.whole  # before any process can write the summary
+    finished = run.is_finished  # before any process can write the summary
     checkpoint = load_checkpoint(_run_file(run.folder, "model.best.pth"))
     best, thresholds = model_of(checkpoint).to(run.accelerator.device), np.array(checkpoint["meta"]["thresholds"])
     loader = run.accelerator.prepare(evaluation_loader(run.params, run.data, "valid"))
@@ -114,7 +114,7 @@ def _compare_stored(
     best: nn.Module,  # its model
 ) -> dict[str, Any] | None:
     "How the scores from stored features differ from those of the pictures; nothing where none were used."
-    if run.stored is None:
+    if run.feature_cache is None:
         return None
     scores = evaluate(best.head, run.valid_loader, run.loss, run.accelerator).scores
     difference = float(np.abs(scores - run.validation.scores).max())
@@ -122,7 +122,7 @@ def _compare_stored(
         warnings.warn(
             f"Scores from stored features differ from those of the pictures by {difference:.2f}.", stacklevel=2
         )
-    return {"views": run.stored.train.views, "max_score_difference": difference}
+    return {"views": run.feature_cache.train.views, "max_score_difference": difference}
 
 # %% ../../nbs/40_train.training.ipynb #a0b557cc
 def _write_summary(
