@@ -179,7 +179,7 @@ def _summary_of(
 def train_run(
     params: Params,
 ) -> Run:
-    "Prepare, train and finalize a run in one call, for jobs that nobody watches."
+    "Train a run from its parameters to its results, in one call for jobs that nobody watches."
     run = prepare(params)
     fit(run)
     finalize(run)
