@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+# %% ../../nbs/44_export.job.ipynb #c12913f9
 from ..data.experiment import dataset_of, evaluation_loader, load_run_data
 from ..data.split import Data
 from ..errors import ConfigError

@@ -228,8 +228,7 @@ def score_rows(
     predictor: Predictor,
     images: ImageList,
     batches: Iterable[range],  # numbers of rows
-    num_workers: int
-    | None = None,  # number of threads, or of loader processes with a GPU; None: chosen here
+    num_workers: int | None = None,  # number of threads, or of loader processes with a GPU; None: chosen here
 ) -> Iterator[tuple[np.ndarray, str]]:
     "Yield (genres,) scores and an error for each row of the batches, in order."
     keep_freed_memory()
