@@ -88,7 +88,7 @@ def head(
     content = torchscript_file(run.model, tuple(work.img_size), False, notes)
     with write_atomically(work.folder / "model.ts") as unfinished:
         unfinished.write_bytes(content)
-    features = run.stored.seconds if run.stored else 0.0
+    features = run.feature_cache.seconds if run.feature_cache else 0.0
     return {
         "done": done,
         "imported": imported,

@@ -43,7 +43,7 @@ def stored_of(params) -> object:
     "The features of a run that is prepared and given up again."
     run = prepare(params)
     release(run.lock)
-    return run.stored
+    return run.feature_cache
 
 
 def stored_without(bad: str, params, monkeypatch) -> object:
@@ -73,7 +73,7 @@ def test_features_and_pictures_make_the_same_files_and_about_the_same_head(head)
     length = {"n_epochs": 6, "num_iteration_on_epoch": 12, "feature_views": 4}
     runs = {name: train_run(head(**{**length, "experiment_name": name, **values}))
             for name, values in (("features", {}), ("images", {"feature_views": 0}))}  # fmt: skip
-    assert runs["features"].stored and runs["images"].stored is None
+    assert runs["features"].feature_cache and runs["images"].feature_cache is None
     files = {
         name: sorted(
             path.relative_to(run.folder).parts[0] if "tensorboard" in path.parts else str(path.relative_to(run.folder))
@@ -155,7 +155,7 @@ def test_no_room_for_features_means_pictures(head, monkeypatch, capsys):
 
     monkeypatch.setattr(os, "pwrite", filling_up)
     run = prepare(head())
-    assert run.stored is None and "No space left on device" in capsys.readouterr().out
+    assert run.feature_cache is None and "No space left on device" in capsys.readouterr().out
     left = [path.name for path in (run.folder.parent / "cache").iterdir() if path.is_dir()]
     assert len(left) == 1 and left[0].startswith("posters_")
     fit(run)

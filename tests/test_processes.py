@@ -127,7 +127,7 @@ def test_each_epoch_is_what_its_stored_checkpoint_gives(both, name, runs, monkey
 def test_two_processes_train_as_one_with_twice_the_batch(both, name, alone):
     run = alone(f"{name}_alone", PAIR[name])
     together = both[0]["runs"][name]
-    assert (run.stored is not None) == together["stored"]
+    assert (run.feature_cache is not None) == together["stored"]
     for row, wanted in zip(together["history"], run.history, strict=True):
         for column in ("train_loss", "valid_loss", "macro_ap"):
             assert abs(row[column] - wanted[column]) < 1e-5, f"{column} of epoch {row['epoch']}"

@@ -77,6 +77,6 @@ def test_the_head_learns_as_well_on_stored_features_as_on_pictures(runs, monkeyp
         run = prepare(params.model_copy(update={"experiment_name": f"head_on_{name}", "feature_views": views}))
         best[name] = fit(run)["macro_ap"].max()
         release(run.lock)
-        assert (run.stored is not None) == bool(views)
+        assert (run.feature_cache is not None) == bool(views)
     print(best)
     assert best["features"] > best["images"] - 0.005

@@ -71,7 +71,7 @@ def job(name: str, **values):
         return open_finished("run").meta and score_run(EvaluateParams(experiment_name="run"))
     if name == "report":
         return results_table(["run"])
-    jobs = {"train": training.train, "swa": averaging.average_run, "export": export_job.export_run}
+    jobs = {"train": training.train_run, "swa": averaging.average_run, "export": export_job.export_run}
     return jobs[name](make_params({**SMALL, **values}))
 
 
@@ -159,7 +159,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_file(disk):
     assert not [path for path in place.rglob("*") if path.name.endswith(".tmp")]
     assert read_run(place / "run")[1] in ("begun", "resumable")
     change("size=20m")
-    assert job("train").whole
+    assert job("train").is_finished
 
 
 def test_a_read_only_folder_is_told_and_left_as_it_is(disk, run):

@@ -53,7 +53,7 @@ def train(name: str, values: dict) -> None:
         "weights": run.model.head.linear.weight.tolist(),
         "statistics": {k: v.double().sum().item() for k, v in run.evaluated.state_dict().items() if "running" in k},
         "validation": run.validation.scores.tolist(),
-        "stored": run.stored is not None,
+        "stored": run.feature_cache is not None,
     }
 
 

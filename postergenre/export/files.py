@@ -36,13 +36,13 @@ from ..model.inference import quiet_tracing
 
 # %% ../../nbs/43_export.files.ipynb #d9ff0196
 def _middle(
-    size: Tensor,  # of the picture along this side, pixels, a whole number
+    size: Tensor,  # of the picture along this side, pixels, an integer
     other_size: Tensor,  # along the other side
-    target: int,  # of the result along this side
+    target: int,  # of the result along this side, pixels
     other_target: int,
-    squash: bool,  # take the whole side, whatever its length
+    squash: bool,  # use the entire side, whatever its length
 ) -> tuple[Tensor, Tensor]:
-    "Start and length of the part that is used; the same as `postergenre.data.images.crop_box` gives for this side."
+    "Return start and length of the part that is used, as `postergenre.data.images.crop_box` does for this side."
     if squash:
         return torch.zeros_like(size), size
     wanted = torch.div(2 * other_size * target + other_target, 2 * other_target, rounding_mode="floor")
@@ -56,7 +56,7 @@ def _resize_weights(
     start: Tensor,  # of the part that is used, pixels
     length: Tensor,
 ) -> Tensor:
-    "(target, size) float64: the weights of each pixel of the result, a triangle around its centre that adds up to 1."
+    "Return the weights (target, size) float64 of each pixel of the result: a triangle around its centre with sum 1."
     scale = length.double() / target
     centres = start + (torch.arange(target, device=length.device).double() + 0.5) * scale
     positions = torch.arange(size, device=length.device).double() + 0.5
@@ -65,12 +65,12 @@ def _resize_weights(
 
 # %% ../../nbs/43_export.files.ipynb #cd9314fb
 def _fit_images(
-    images: Tensor,  # (batch, 3, height, width) uint8, on a device that knows float64
+    images: Tensor,  # (batch, 3, height, width) uint8, on a device with float64
     img_height: int,  # of the result, pixels
     img_width: int,
     squash: bool,  # see `_middle`
 ) -> Tensor:
-    "(batch, 3, img_height, img_width) uint8: `postergenre.data.images.fit_poster` with torch alone."
+    "Return (batch, 3, img_height, img_width) uint8, as `postergenre.data.images.fit_poster` does, with torch alone."
     height = torch.full((), images.shape[2], dtype=torch.int64, device=images.device)
     width = torch.full((), images.shape[3], dtype=torch.int64, device=images.device)
     top, crop_height = _middle(height, width, img_height, img_width, squash)
@@ -82,13 +82,13 @@ def _fit_images(
 
 # %% ../../nbs/43_export.files.ipynb #9737b7a5
 class ExportedClassifier(nn.Module):
-    "Pictures of any size in, a score a genre out: crop, resize, network (which normalises) and sigmoid in one module."
+    "Score pictures of any size: crop, resize, network (which normalises) and sigmoid in one module."
 
     def __init__(
         self,
         network: nn.Module,  # uint8 images (batch, 3, *img_size) -> raw logits (batch, genres)
         img_size: tuple[int, int],  # height and width of the network's input, pixels
-        squash: bool,  # how it was trained: the whole picture squashed, or its middle
+        squash: bool,  # how it was trained: on the squashed picture (True), or on its middle
     ):
         super().__init__()
         self.network = network
@@ -96,7 +96,7 @@ class ExportedClassifier(nn.Module):
         self.squash = squash
 
     def forward(self, images: Tensor) -> Tensor:
-        "(batch, 3, height, width) uint8, RGB -> (batch, genres) float32, from 0 to 1."
+        "Return scores (batch, genres) float32, from 0 to 1, of images (batch, 3, height, width) uint8, RGB."
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
             raise ValueError("Give pictures as uint8 of the shape (batch, 3, height, width), RGB, from 0 to 255.")
         fitted = _fit_images(images, self.img_height, self.img_width, self.squash)
@@ -106,7 +106,7 @@ class ExportedClassifier(nn.Module):
 def _in_eval_mode(
     model: PosterClassifier,  # in any mode, on any device
 ) -> PosterClassifier:
-    "A copy on the CPU in which every part is in eval mode; the model itself is left as it is."
+    "Return a copy on the CPU with every part in eval mode; leave the model as it is."
     still = copy.deepcopy(model).cpu().eval()
     moving = [name for name, module in still.named_modules() if module.training]
     if moving:
@@ -121,7 +121,7 @@ def torchscript_file(
     squash: bool,  # see `ExportedClassifier`
     notes: dict[str, str],  # file name -> text, stored inside
 ) -> bytes:
-    "The content of a `.ts` file: an `ExportedClassifier` as TorchScript."
+    "Return the content of a `.ts` file: an `ExportedClassifier` as TorchScript."
     example = torch.zeros(2, 3, *img_size, dtype=torch.uint8)
     content = io.BytesIO()
     with quiet_tracing():
@@ -138,15 +138,13 @@ def program_file(
     squash: bool,  # see `ExportedClassifier`
     notes: dict[str, str],  # file name -> text, stored inside
 ) -> bytes:
-    "The content of a `.pt2` file: an `ExportedClassifier` as a `torch.export` program."
+    "Return the content of a `.pt2` file: an `ExportedClassifier` as a `torch.export` program."
     network = _in_eval_mode(model).to(memory_format=torch.contiguous_format)  # the format stores no other layout
     module = ExportedClassifier(network, tuple(img_size), squash).eval()
     example = torch.zeros(2, 3, 40, 30, dtype=torch.uint8)  # a batch of 1 would be taken for a constant
     sizes = {place: torch.export.Dim(name, min=1) for place, name in ((0, "batch"), (2, "height"), (3, "width"))}
     content = io.BytesIO()
-    with (
-        warnings.catch_warnings()
-    ):  # levit, for one, keeps attention biases in a dict, in a copy that nobody uses again
+    with warnings.catch_warnings():  # networks such as levit cache attention biases, in a copy that is not used again
         warnings.filterwarnings("ignore", message="The tensor attributes? .* assigned during export")
         program = torch.export.export(module, (example,), dynamic_shapes=(sizes,))
     torch.export.save(program, content, extra_files=notes)
@@ -190,7 +188,7 @@ def load_torchscript(
     source: Path | io.BytesIO,  # a `.ts` file
     device: str | torch.device = "cpu",
 ) -> Callable[[Tensor], Tensor]:
-    "Images (batch, 3, height, width) uint8 on the device -> scores (batch, genres)."
+    "Return a function from images (batch, 3, height, width) uint8 on the device to scores (batch, genres)."
     with quiet_tracing():
         module = torch.jit.load(source if isinstance(source, io.BytesIO) else str(source), map_location=device)
     check_finite(source if isinstance(source, Path) else "The file", module.state_dict())
@@ -201,7 +199,7 @@ def load_program(
     source: Path | io.BytesIO,  # a `.pt2` file
     device: str | torch.device = "cpu",
 ) -> Callable[[Tensor], Tensor]:
-    "Images (batch, 3, height, width) uint8 on the device -> scores (batch, genres)."
+    "Return a function from images (batch, 3, height, width) uint8 on the device to scores (batch, genres)."
     program = torch.export.load(source)
     check_finite(source if isinstance(source, Path) else "The file", program.state_dict)
     if torch.device(device).type != "cpu":
@@ -212,7 +210,7 @@ def load_program(
 def load_onnx(
     content: bytes,  # of a `.onnx` file
 ) -> Callable[[Tensor], Tensor]:
-    "Images (batch, 3, height, width) uint8 -> scores (batch, genres), by ONNX Runtime on the CPU."
+    "Return a function from images (batch, 3, height, width) uint8 to scores (batch, genres), run by ONNX Runtime."
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
@@ -220,13 +218,14 @@ def load_onnx(
 def _read_onnx_notes(
     path: Path,  # a `.onnx` file
 ) -> dict[str, Any]:
+    "Return the notes in the metadata of a `.onnx` file, checked against its digest; raise `ConfigError`."
     try:
         model = onnx.load(path)
         texts = {entry.key: entry.value for entry in model.metadata_props}
         missing = [Path(note).stem for note in NOTES if Path(note).stem not in texts]
         if missing:
             raise ConfigError(
-                f"{path.name} was not exported by this project, or is a part of a file only: its metadata hold no "
+                f"{path.name} was not exported by this project, or is only part of a file: its metadata hold no "
                 f"{' and no '.join(missing)}. Give a model.onnx written by nbs/to_torchscript.ipynb."
             )
         if texts.get("graph_digest") != graph_digest(model):
@@ -240,14 +239,14 @@ def _read_onnx_notes(
         raise
     except (DecodeError, OSError, ValueError) as error:
         raise ConfigError(
-            f"{path.name} is no ONNX model, or is a part of one only ({error}). Export the run again."
+            f"{path.name} is not an ONNX model, or only part of one ({error}). Export the run again."
         ) from None
 
 # %% ../../nbs/43_export.files.ipynb #27a2c940
 def read_notes(
     source: Path | io.BytesIO,  # a `.ts` or `.pt2` file, or the path of a `.onnx` file
 ) -> dict[str, Any]:
-    "What an exported file says of itself, by name without `.json`; `ConfigError` where it is no such file."
+    "Return the notes in an exported file, by name without `.json`; raise `ConfigError` if it is not one or is damaged."
     if isinstance(source, Path) and source.suffix == ".onnx":
         return _read_onnx_notes(source)
     name = source.name if isinstance(source, Path) else "The file"
@@ -256,22 +255,22 @@ def read_notes(
             extra = {Path(entry).name: entry for entry in archive.namelist() if Path(entry).parent.name == "extra"}
             if missing := [note for note in NOTES if note not in extra]:
                 raise ConfigError(
-                    f"{name} was not exported by this project, or is a part of a file only: it holds no "
-                    f"{' and no '.join(missing)}. Without them nobody knows which score is of which genre."
+                    f"{name} was not exported by this project, or is only part of a file: it holds no "
+                    f"{' and no '.join(missing)}. Without them, nobody knows which score belongs to which genre."
                 )
-            if damaged := archive.testzip():  # torch does not look
-                raise ConfigError(f"{name} is damaged (in {damaged}). Export the run anew.")
+            if damaged := archive.testzip():  # torch does not check
+                raise ConfigError(f"{name} is damaged (in {damaged}). Export the run again.")
             return {Path(note).stem: json.loads(archive.read(extra[note])) for note in NOTES}
     except ConfigError:
         raise
     except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError) as error:
         raise ConfigError(
-            f"{name} is no exported model, is damaged, or a part of one only ({error}). Export the run anew."
+            f"{name} is not an exported model, is damaged, or is only part of one ({error}). Export the run again."
         ) from None
 
 # %% ../../nbs/43_export.files.ipynb #f256860e
-LARGEST_DIFFERENCE = 1e-4  # of a score: float32 arithmetic in another order
-LARGEST_ROUNDING = 2  # of a pixel, in levels of 255: one for each of the two steps of a resize
+LARGEST_DIFFERENCE = 1e-4  # allowed for a score: float32 arithmetic in another order
+LARGEST_ROUNDING = 2  # allowed for a pixel, levels of 255: one per step of a resize
 
 
 def compare(
@@ -280,7 +279,7 @@ def compare(
     rounded: Tensor,  # (posters, genres), of the model on posters fitted by `_fit_images`
     thresholds: Tensor,  # (genres,)
 ) -> dict[str, float]:
-    "How far apart two tables of scores are, in all, and beyond what the rounding of pixels does."
+    "Return how far apart two tables of scores are, in total and beyond the effect of rounded pixels."
     same = (given >= thresholds) == (wanted >= thresholds)
     return {
         "max_difference": (given - wanted).abs().max().item(),
@@ -290,6 +289,15 @@ def compare(
     }
 
 # %% ../../nbs/43_export.files.ipynb #cf01718f
+def _spread_over(
+    paths: Sequence[str],
+    n: int,  # number of paths that are wanted
+) -> list[str]:
+    "Return up to `n` paths, evenly spread."
+    rows = np.unique(np.linspace(0, len(paths) - 1, min(n, len(paths))).round().astype(int))
+    return [str(paths[row]) for row in rows]
+
+
 @torch.inference_mode()
 def parity_table(
     model: nn.Module,  # a `PosterClassifier` in eval mode
@@ -298,11 +306,10 @@ def parity_table(
     squash: bool,  # see `_middle`
     thresholds: list[float],  # (genres,)
     files: dict[str, Callable[[Tensor], Tensor]],  # name -> pictures to scores
-    n_posters: int = 64,  # compared, evenly spread over the paths
+    n_posters: int = 64,  # number of posters compared, evenly spread over the paths
 ) -> pd.DataFrame:
-    "A row for each file and kind of input: posters, largest difference of a pixel (levels), and `compare`."
-    rows = np.unique(np.linspace(0, len(paths) - 1, min(n_posters, len(paths))).round().astype(int))
-    chosen = [str(paths[row]) for row in rows]
+    "Return one row per file and kind of input: posters, largest difference of a pixel (levels), and `compare`."
+    chosen = _spread_over(paths, n_posters)
     dataset = PosterDataset(chosen, np.zeros((len(chosen), 1)), img_size, squash)
     fitted = torch.stack([dataset[index][0] for index in range(len(dataset))])
     own, decoded = torch.empty_like(fitted), {name: [] for name in files}
@@ -315,31 +322,17 @@ def parity_table(
     levels, marks = (own.int() - fitted.int()).abs().max().item(), torch.tensor(thresholds)
     rows = []
     for name, score in files.items():
-        rows.append(
-            {
-                "file": name,
-                "input": "fitted",
-                "posters": len(chosen),
-                "pixel_levels": 0,
-                **compare(wanted, score(fitted), wanted, marks),
-            }
-        )
-        rows.append(
-            {
-                "file": name,
-                "input": "as decoded",
-                "posters": len(chosen),
-                "pixel_levels": levels,
-                **compare(wanted, torch.cat(decoded[name]), rounded, marks),
-            }
-        )
+        row = {"file": name, "input": "fitted", "posters": len(chosen), "pixel_levels": 0}
+        rows.append(row | compare(wanted, score(fitted), wanted, marks))
+        row |= {"input": "as decoded", "pixel_levels": levels}
+        rows.append(row | compare(wanted, torch.cat(decoded[name]), rounded, marks))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/43_export.files.ipynb #9edfd1dc
 def check_parity(
     table: pd.DataFrame,  # from `parity_table`
 ) -> None:
-    "Raises `RuntimeError` where a file differs from the model by more than rounding."
+    "Raise `RuntimeError` if a file differs from the model by more than rounding."
     for row in table.itertuples():
         if not (row.beyond_rounding <= LARGEST_DIFFERENCE and row.pixel_levels <= LARGEST_ROUNDING):
             raise RuntimeError(

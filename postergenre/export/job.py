@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+# %% ../../nbs/44_export.job.ipynb #c12913f9
 from ..data.experiment import dataset_of, evaluation_loader, load_run_data
 from ..data.split import Data
 from ..errors import ConfigError
@@ -58,7 +59,7 @@ from ..train.training import finished_run
 def read_thresholds(
     folder: Path,  # of a run
 ) -> dict[str, Any] | None:
-    "thresholds.json, as `evaluate` writes it; None where there is none; `ConfigError` where it cannot be used."
+    "Return thresholds.json, as `evaluate` writes it; None if there is none; raise `ConfigError` if it is invalid."
     path = folder / "thresholds.json"
     if not path.is_file():
         return None
@@ -71,23 +72,23 @@ def read_thresholds(
         usable = False
     if not usable:
         raise ConfigError(
-            f"runs/{folder.name}/thresholds.json cannot be read as thresholds between 0 and 1. Write it anew with "
-            "nbs/evaluate.ipynb, or remove it: then those of the checkpoint are taken."
+            f"runs/{folder.name}/thresholds.json cannot be read as thresholds between 0 and 1. Write it again with "
+            "nbs/evaluate.ipynb, or remove it: then those of the checkpoint are used."
         )
     return chosen
 
 # %% ../../nbs/44_export.job.ipynb #f59a63f4
+_OWN_RULE = "the best F1 of each genre, on validation data"
+
+
 def export_thresholds(
     folder: Path,  # of a run
     meta: dict[str, Any],  # of the checkpoint that is exported
     sha256: str,  # of its file
 ) -> dict[str, Any]:
-    "`thresholds` by genre and `rule` in words: of thresholds.json where it is of these weights, or the checkpoint's."
+    "Return `thresholds` by genre and `rule` in words: of thresholds.json if of these weights, or the checkpoint's."
     own = dict(zip(meta["genres"], meta["thresholds"], strict=True))
-    rule, chosen = (
-        "the best F1 of each genre, on validation data, when the checkpoint was stored",
-        read_thresholds(folder),
-    )
+    rule, chosen = f"{_OWN_RULE}, when the checkpoint was stored", read_thresholds(folder)
     if chosen is None:
         return {"thresholds": own, "rule": rule}
     if chosen["sha256"] != sha256 or list(chosen["thresholds"]) != meta["genres"]:
@@ -101,9 +102,9 @@ def export_notes(
     sha256: str,  # of that file
     carried: dict[str, Any] | None = None,  # from `export_thresholds`; None: those of the checkpoint
 ) -> dict[str, str]:
-    "The texts that go into an exported file, by file name."
+    "Return the texts that go into an exported file, by file name."
     own = dict(zip(meta["genres"], meta["thresholds"], strict=True))
-    carried = carried or {"thresholds": own, "rule": "the best F1 of each genre, on validation data"}
+    carried = carried or {"thresholds": own, "rule": _OWN_RULE}
     hold = [name for name in meta["metrics"] if carried["thresholds"] == own or not name.endswith("_f1")]
     metrics = {
         name: value if isinstance(value, str) or math.isfinite(value) else None
@@ -131,8 +132,8 @@ def export_notes(
     }
 
 # %% ../../nbs/44_export.job.ipynb #8a5e0002
-INT8_LIMIT = 0.003  # macro AP on validation posters that int8 may lose
-_N_CALIBRATION = 300  # training posters on which the ranges are measured
+INT8_LIMIT = 0.003  # allowed loss of macro AP on validation posters
+_N_CALIBRATION = 300  # number of training posters on which ranges are measured
 
 
 def _import_nncf() -> types.ModuleType:
@@ -185,7 +186,7 @@ def _compare_precisions(
     thresholds: Sequence[float],  # (genres,)
     min_positives: int,  # see `summary_metrics`
 ) -> dict[str, Any]:
-    "Return `posters`, `macro_ap`, `exact_macro_ap`, `same_decisions`, `speedup`, and whether int8 is to be `kept`."
+    "Return `posters`, `macro_ap`, `exact_macro_ap`, `same_decisions`, `speedup`, and if int8 is `kept`."
     scores, seconds, targets = ([], []), [0.0, 0.0], []
     for images, wanted, _ in batches:
         targets.append(wanted)
@@ -232,7 +233,7 @@ def _int8_file(
 def _describe_int8(
     record: dict[str, Any],  # from `_compare_precisions`
 ) -> str:
-    "Return what became of int8 as a sentence."
+    "Return a message on the int8 network: its metrics, and if it is kept."
     figures = (
         f"macro AP over {record['genres']} genres is {record['macro_ap']:.4f} on {record['posters']:,} validation "
         f"posters, and {record['exact_macro_ap']:.4f} with the exact model"
@@ -269,13 +270,15 @@ class Export:
 def exported_from(
     path: Path,  # an exported file
 ) -> Path:
-    "Return the checkpoint that an export was made from; raise `ConfigError` if it is not there, or another by now."
+    "Return the checkpoint that an export was made from; raise `ConfigError` if it is missing or has been replaced."
     notes = read_notes(path)["postergenre"]
     found = path.with_name(notes["weights"])
     if not found.is_file():
-        raise ConfigError(f"This needs the checkpoint {found.name} beside {path.name}, which was made from it.")
+        raise ConfigError(f"This needs the checkpoint {found.name} next to {path.name}, which was made from it.")
     if notes.get("weights_sha256") != hashlib.sha256(found.read_bytes()).hexdigest():
-        raise ConfigError(f"{path.name} was made from another {found.name} than is beside it. Export the run again.")
+        raise ConfigError(
+            f"{path.name} was made from another {found.name} than the one next to it. Export the run again."
+        )
     return found
 
 # %% ../../nbs/44_export.job.ipynb #3c8e0e31
@@ -283,7 +286,7 @@ def chosen_weights(
     folder: Path,  # of a finished run
     wanted: str,  # auto, best, last or swa
 ) -> Path:
-    "The checkpoint to export; `ConfigError` where it is not there."
+    "Return the checkpoint to export; raise `ConfigError` if it is missing."
     if wanted == "auto":
         averaged = folder / "swa.json"
         remedy = "Average again with `overwrite: true` (nbs/swa.ipynb), or give `export_weights: best`."
@@ -308,13 +311,13 @@ def _has_int8(
 def _stored_export(
     folder: Path,  # of a finished run
     made_from: dict[str, str],  # checkpoint, its hash, and `export_weights` as asked for
-    thresholds: dict[str, float],  # that would be carried, by genre
+    thresholds: dict[str, float],  # for the files, by genre
     overwrite: bool,
     int8: bool = False,  # with model.int8.onnx, or the reason why it was left out
 ) -> Export | None:
-    "The export that is there, if of this checkpoint and these thresholds; `ConfigError` if another choice made it."
-    whole = all((folder / name).is_file() for name in ("export.json", "model.ts", "model.pt2", "model.onnx"))
-    if overwrite or not whole:
+    "Return the existing export if it is of these weights and thresholds; raise `ConfigError` if of another choice."
+    complete = all((folder / name).is_file() for name in ("export.json", "model.ts", "model.pt2", "model.onnx"))
+    if overwrite or not complete:
         return None
     try:
         summary = read_json(folder / "export.json", "made_from", "thresholds", "postergenre", "parity")
@@ -346,41 +349,46 @@ def _load_contents(
     }
 
 # %% ../../nbs/44_export.job.ipynb #099b02b5
+def _float_files(
+    model: PosterClassifier,
+    meta: dict[str, Any],  # of its checkpoint
+    notes: dict[str, str],  # from `export_notes`
+) -> dict[str, bytes]:
+    "Return the content of the three files in float32, by name."
+    arguments = model, tuple(meta["img_size"]), meta["squash"], notes
+    return {
+        "model.ts": torchscript_file(*arguments),
+        "model.pt2": program_file(*arguments),
+        "model.onnx": onnx_file(*arguments),
+    }
+
+# %% ../../nbs/44_export.job.ipynb #7e3a462c
 def export_run(
     params: ExportParams | Params,
 ) -> Export:
-    "Write the files and `export.json` of a finished run in one step; return an export that is there already."
+    "Write the files and `export.json` of a finished run in one step; return an export that exists already."
     check_single_process("to_torchscript")
     folder, trained, _ = finished_run(params)
     with locked_run(folder):
         weights = chosen_weights(folder, params.export_weights)
-        made_from = {
-            "asked_for": params.export_weights,
-            "weights": weights.name,
-            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        }
+        sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+        made_from = {"asked_for": params.export_weights, "weights": weights.name, "sha256": sha256}
         checkpoint = load_checkpoint(weights)
         meta = checkpoint["meta"]
-        carried = export_thresholds(folder, meta, made_from["sha256"])
+        carried = export_thresholds(folder, meta, sha256)
         wants_int8, int8 = params.export_precision == "int8", None
         stored = _stored_export(folder, made_from, carried["thresholds"], params.overwrite, wants_int8)
         if stored:
             return stored
         if wants_int8:
-            _import_nncf()  # if it is missing, that is said before the work begins
-        model, img_size = model_of(checkpoint), tuple(meta["img_size"])
-        notes = export_notes(meta, weights.name, made_from["sha256"], carried)
-        thresholds = list(carried["thresholds"].values())
-        contents = {
-            "model.ts": torchscript_file(model, img_size, meta["squash"], notes),
-            "model.pt2": program_file(model, img_size, meta["squash"], notes),
-            "model.onnx": onnx_file(model, img_size, meta["squash"], notes),
-        }
+            _import_nncf()  # if it is missing, the job stops before any work
+        model, notes = model_of(checkpoint), export_notes(meta, weights.name, sha256, carried)
+        contents = _float_files(model, meta, notes)
         data = load_run_data(trained)
         check_data(folder, meta, data)
-        table = parity_table(
-            model, data.valid["path"].tolist(), img_size, meta["squash"], thresholds, _load_contents(contents)
-        )
+        paths, thresholds = data.valid["path"].tolist(), list(carried["thresholds"].values())
+        files = _load_contents(contents)
+        table = parity_table(model, paths, tuple(meta["img_size"]), meta["squash"], thresholds, files)
         check_parity(table)
         if wants_int8:
             content, int8 = _int8_file(model, contents["model.onnx"], trained, data, thresholds)

@@ -36,20 +36,20 @@ from ..train.checkpoints import load_checkpoint, model_of
 # %% ../../nbs/46_predict.scorer.ipynb #0aa4d7db
 @dataclass(frozen=True)
 class Predictor:
-    "A model that is ready to be used."
+    "A model that is ready for use."
 
     scores: "Scorer"  # (batch, 3, height, width) uint8 on the device -> (batch, genres), 0 to 1
     genres: list[str]
     thresholds: np.ndarray  # (genres,)
-    img_size: tuple[int, int]  # height and width that pictures are fitted to, pixels
+    img_size: tuple[int, int]  # height and width to which pictures are fitted, pixels
     squash: bool  # see `fit_poster`
     device: torch.device
 
 # %% ../../nbs/46_predict.scorer.ipynb #402e32ed
 def find_model(
-    name: str,  # a path, absolute or relative to where one stands or to runs/
+    name: str,  # a path, absolute or relative to the current folder or to runs/
 ) -> Path:
-    "The model file meant by `name`; raises `FileNotFoundError` or `ConfigError`."
+    "Return the model file that `name` refers to; raise `FileNotFoundError` or `ConfigError`."
     if Path(name).suffix not in (".ts", ".pt2", ".onnx", ".pth"):
         raise ConfigError(f"`model`: given {name}; allowed: an export (.ts, .pt2, .onnx) or a checkpoint (.pth).")
     places = [resolve_path(name), runs_path() / name]
@@ -63,12 +63,12 @@ def find_model(
 
 # %% ../../nbs/46_predict.scorer.ipynb #d2f97dfc
 class Scorer:
-    "The model of a file as a function of images; fitted ones go straight to its network, in the precision wanted."
+    "The model of a file as a function of images; fitted ones go straight to its network, in the requested precision."
 
     def __init__(
         self,
         module: Callable[[Tensor], Tensor],  # images of any size to scores
-        classifier: PosterClassifier | torch.jit.ScriptModule | None,  # or its trace, where the file lets it be reached
+        classifier: PosterClassifier | torch.jit.ScriptModule | None,  # or its trace; None if hidden in the file
         img_size: tuple[int, int],  # of fitted images, pixels
         device: torch.device,
         precision: str = "no",  # no, fp16 or bf16 on a GPU; a CPU computes in float32
@@ -89,69 +89,83 @@ class Scorer:
 
     @property
     def threads(self) -> int:
-        "Calls at once that keep all cores busy: torch spreads each over all of them."
+        "Return how many calls at once keep all cores busy: torch spreads each of its calls over all cores."
         network = self.network if self.network is not None else self.module
         return torch.get_num_threads() if isinstance(network, CompiledNetwork) else 1
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        "(batch, 3, height, width) uint8 on the device -> (batch, genres) float32, from 0 to 1."
+        "Return scores (batch, genres) float32, from 0 to 1, of images (batch, 3, height, width) uint8 on the device."
         with self.autocast():
             if self.network is not None and tuple(images.shape[2:]) == self.img_size:
                 return self.network(images).float().sigmoid()
             return self.module(images).float()
 
 # %% ../../nbs/46_predict.scorer.ipynb #164ec6cb
+def _checkpoint_predictor(
+    path: Path,  # .pth
+    device: torch.device,
+    mixed_precision: str,  # auto, no, fp16 or bf16
+) -> Predictor:
+    "Return the model of a checkpoint; raise `FileNotFoundError` or `ConfigError`."
+    checkpoint = load_checkpoint(path)
+    meta, img_size = checkpoint["meta"], tuple(checkpoint["meta"]["img_size"])
+    model = model_of(checkpoint).to(device)
+    precision = best_precision(mixed_precision, img_size, device.type)
+    module = ExportedClassifier(model, img_size, meta["squash"]).eval()
+    scores = Scorer(module, model, img_size, device, precision)
+    return Predictor(scores, meta["genres"], np.array(meta["thresholds"]), img_size, meta["squash"], device)
+
+# %% ../../nbs/46_predict.scorer.ipynb #4da0f95b
+def _load_exported(
+    path: Path,  # .ts, .pt2 or .onnx
+    device: torch.device,
+) -> Callable[[Tensor], Tensor]:
+    "Return an exported file as a function from images to scores; raise `ConfigError` if it cannot be loaded."
+    try:
+        if path.suffix == ".onnx":
+            return compile_onnx(path)
+        return {".ts": load_torchscript, ".pt2": load_program}[path.suffix](path, device)
+    except ConfigError:
+        raise
+    except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        unsafe = isinstance(error, pickle.UnpicklingError)  # whose message explains how to load it unsafely
+        problem = "it holds code" if unsafe else str(error).splitlines()[0]
+        raise ConfigError(
+            f"`model`: {path.name} is damaged, or was written by another version of torch: {problem}"
+        ) from None
+
+# %% ../../nbs/46_predict.scorer.ipynb #53e61fd0
 def load_predictor(
     path: Path,  # .ts, .pt2, .onnx or .pth
-    device: str | torch.device | None = None,  # none: a GPU where there is one
+    device: str | torch.device | None = None,  # None: a GPU if there is one
     mixed_precision: str = "no",  # auto, no, fp16 or bf16
 ) -> Predictor:
-    "The model of a file; raises `FileNotFoundError` or `ConfigError`."
+    "Return the model of a file; raise `FileNotFoundError` or `ConfigError`."
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if path.suffix == ".pth":
-        checkpoint = load_checkpoint(path)
-        meta, img_size = checkpoint["meta"], tuple(checkpoint["meta"]["img_size"])
-        model = model_of(checkpoint).to(device)
-        precision = best_precision(mixed_precision, img_size, device.type)
-        module = ExportedClassifier(model, img_size, meta["squash"]).eval()
-        scores = Scorer(module, model, img_size, device, precision)
-        return Predictor(scores, meta["genres"], np.array(meta["thresholds"]), img_size, meta["squash"], device)
+        return _checkpoint_predictor(path, device, mixed_precision)
     notes = read_notes(path)
     if set(notes["thresholds"]) != set(notes["genres"]):
         raise ConfigError(
             f"`model`: {path.name} holds {len(notes['genres'])} genres and {len(notes['thresholds'])} thresholds, "
             "which must be of the same genres. Export the run again."
         )
-    about = notes["postergenre"]
-    img_size = tuple(about["img_size"])
-    try:
-        if path.suffix == ".onnx":
-            module, device = compile_onnx(path), torch.device("cpu")
-        else:
-            module = {".ts": load_torchscript, ".pt2": load_program}[path.suffix](path, device)
-    except ConfigError:
-        raise
-    except (RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        unsafe = isinstance(error, pickle.UnpicklingError)  # torch explains how to load it all the same
-        problem = "it holds code" if unsafe else str(error).splitlines()[0]
-        raise ConfigError(
-            f"`model`: {path.name} is damaged, or was written by another version of torch: {problem}"
-        ) from None
+    device = torch.device("cpu") if path.suffix == ".onnx" else device
+    module, about = _load_exported(path, device), notes["postergenre"]
+    img_size, classifier, precision = tuple(about["img_size"]), None, "no"
+    if path.suffix == ".ts":  # the others stay in float32
+        classifier, precision = module.network, best_precision(mixed_precision, img_size, device.type)
+    scores = Scorer(module, classifier, img_size, device, precision)
     thresholds = np.array([notes["thresholds"][genre] for genre in notes["genres"]])
-    if path.suffix == ".ts":
-        precision = best_precision(mixed_precision, img_size, device.type)
-        scores = Scorer(module, module.network, img_size, device, precision)
-    else:
-        scores = Scorer(module, None, img_size, device)  # stays in float32
     return Predictor(scores, notes["genres"], thresholds, img_size, about["squash"], device)
 
 # %% ../../nbs/46_predict.scorer.ipynb #a2da7582
 def pictures_a_step(
     device: torch.device,
-    wanted: int | None = None,  # as asked for; none: chosen here
+    wanted: int | None = None,  # as requested; None: chosen here
 ) -> int:
-    "Return as many as keep the device busy: a large batch on a GPU, one request of a compiled network on a CPU."
+    "Return how many pictures keep the device busy: a large batch on a GPU, one request of a compiled network on a CPU."
     return wanted or (256 if device.type == "cuda" else CHUNK)
 
 # %% ../../nbs/46_predict.scorer.ipynb #b508389c
@@ -160,7 +174,7 @@ def _in_order(
     items: Iterable[Any],
     threads: int,
 ) -> Iterator[Any]:
-    "Yield the function's results in the order of the items, a few ahead."
+    "Yield the function's results in the order of the items; compute a few ahead."
     pool, ahead = ThreadPoolExecutor(threads), deque()
     try:
         for item in items:
@@ -188,10 +202,10 @@ def score_batch(
 def score_in_threads(
     predictor: Predictor,
     dataset: PictureFolder,
-    batches: Iterable[range],  # of rows
+    batches: Iterable[range],  # numbers of rows
     threads: int,
 ) -> Iterator[tuple[np.ndarray, list[str]]]:
-    "Yield scores and errors of each batch, which is decoded and scored in one thread."
+    "Yield scores and errors of each batch, decoded and scored in one thread."
 
     def score(rows: range) -> tuple[np.ndarray, list[str]]:
         return score_batch(predictor, *default_collate([dataset[row] for row in rows]))
@@ -202,10 +216,10 @@ def score_in_threads(
 def score_with_loader(
     predictor: Predictor,
     dataset: PictureFolder,
-    batches: Iterable[range],  # of rows
-    num_workers: int | None = None,  # loader processes; none: chosen for the machine
+    batches: Iterable[range],  # numbers of rows
+    num_workers: int | None = None,  # number of loader processes; None: chosen for the machine
 ) -> Iterator[tuple[np.ndarray, list[str]]]:
-    "Yield scores and errors of each batch, which loader processes decode."
+    "Yield scores and errors of each batch, decoded by loader processes."
     for images, errors in make_loader(dataset, batch_sampler=batches, num_workers=num_workers):
         yield score_batch(predictor, images, errors)
 
@@ -213,8 +227,8 @@ def score_with_loader(
 def score_rows(
     predictor: Predictor,
     images: ImageList,
-    batches: Iterable[range],  # of rows
-    num_workers: int | None = None,  # threads, or loader processes beside a GPU; none: chosen for the machine
+    batches: Iterable[range],  # numbers of rows
+    num_workers: int | None = None,  # number of threads, or of loader processes with a GPU; None: chosen here
 ) -> Iterator[tuple[np.ndarray, str]]:
     "Yield (genres,) scores and an error for each row of the batches, in order."
     keep_freed_memory()
@@ -232,7 +246,7 @@ def score_rows(
 def score_pictures(
     predictor: Predictor,
     paths: list[Path],
-    batch_size: int | None = None,  # pictures per step; none: see `pictures_a_step`
+    batch_size: int | None = None,  # number of pictures per step; None: see `pictures_a_step`
     num_workers: int | None = None,  # see `score_rows`
 ) -> tuple[np.ndarray, list[str]]:
     "Return (pictures, genres) float32 scores, NaN if a picture cannot be read, and an error (or nothing) for each."
@@ -245,11 +259,11 @@ def score_pictures(
 # %% ../../nbs/46_predict.scorer.ipynb #b5169e7c
 def predictions_table(
     names: list[str],  # of the pictures
-    scores: np.ndarray,  # (pictures, genres), NaN where there is none
+    scores: np.ndarray,  # (pictures, genres), NaN if there is none
     errors: list[str],
     predictor: Predictor,
 ) -> pd.DataFrame:
-    "A row a picture: path, error, genres that reach their threshold (best first), and a score a genre."
+    "Return one row per picture: path, error, genres that reach their threshold (best first), a score per genre."
     chosen = predict_labels(np.nan_to_num(scores), predictor.thresholds).astype(bool) & ~np.isnan(scores)
     best_first = np.argsort(-np.nan_to_num(scores), axis=1, kind="stable")
     genres = [

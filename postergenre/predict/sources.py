@@ -31,9 +31,9 @@ from ..paths import resolve_path
 
 # %% ../../nbs/45_predict.sources.ipynb #3910d59e
 def _report_others(
-    names: list[str],  # of files in a folder
+    names: list[str],  # of files that are not pictures
 ) -> None:
-    "Print how many files are not scored, and the names of some."
+    "Print how many files are not scored, and the names of up to five."
     if names:
         more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
         some = ", ".join(map(printable, names[:5]))
@@ -43,7 +43,7 @@ def _report_others(
 def pictures_in(
     folder: Path,
 ) -> list[Path]:
-    "Return the pictures in a folder and below it, sorted; print the other files. Raise FileNotFoundError if none."
+    "Return the pictures in a folder and below it, sorted; print the other files; raise `FileNotFoundError` if none."
     if not folder.is_dir():
         raise FileNotFoundError(f"`images`: {folder} is {'a file' if folder.exists() else 'not there'}. Give a folder.")
     pictures, others = [], []
@@ -65,8 +65,8 @@ class ImageList:
     def __init__(
         self,
         names: Iterable[str],
-        root: str = "",  # the folder, or URL of a folder, that relative names start from
-        is_list: bool = False,  # a name may also be a URL or an absolute path
+        root: str = "",  # folder, or URL of a folder, at which relative names start
+        is_list: bool = False,  # True if a name may also be a URL or an absolute path
     ):
         self.root, self.is_list = root, is_list
         self.content, self.ends = bytearray(), array("q", [0])
@@ -91,7 +91,7 @@ class ImageList:
 def digest_of(
     images: ImageList,
 ) -> str:
-    "Return the SHA-256 of the names and of where they start from."
+    "Return the SHA-256 of the names and of the place where they start."
     known = hashlib.sha256(os.fsencode(images.root) + b"\0" + images.ends.tobytes())
     known.update(images.content)
     return known.hexdigest()
@@ -100,7 +100,7 @@ def digest_of(
 def file_system(
     url: str,
 ) -> tuple[fsspec.AbstractFileSystem, str]:
-    "Return the file system of a URL and the path in it; raises `ConfigError` if there is no package for it."
+    "Return the file system of a URL and the path in it; raise `ConfigError` if there is no package for it."
     try:
         return fsspec.url_to_fs(url)
     except (ImportError, ValueError) as error:
@@ -111,7 +111,7 @@ def file_system(
 def _open_source(
     location: str,  # a path or a URL
 ) -> BinaryIO:
-    "Open a file for reading; raises `OSError`, or what its file system raises."
+    "Open a file for reading; raise `OSError`, or an error of its file system."
     if not URL.match(location):
         return Path(location).open("rb")
     files, path = file_system(location)
@@ -121,7 +121,7 @@ def _open_source(
 def remote_pictures(
     folder: str,  # a URL
 ) -> list[str]:
-    "Return the names with the ending of a picture below a URL, sorted; raise ConfigError if it cannot be listed."
+    "Return the names with the ending of a picture below a URL, sorted; raise `ConfigError` if it cannot be listed."
     files, path = file_system(folder)
     files.invalidate_cache()
     try:
@@ -139,10 +139,10 @@ def remote_pictures(
 # %% ../../nbs/45_predict.sources.ipynb #60c19527
 def _choose_column(
     columns: list[str],
-    wanted: str | None,  # as asked for; none: `path`, or the only one
+    wanted: str | None,  # as requested; None: `path`, or the only one
     name: str,  # of the list
 ) -> str:
-    "Return the column of the paths; raises `ConfigError`."
+    "Return the column of the paths; raise `ConfigError` if there is none."
     chosen = wanted or ("path" if "path" in columns else columns[0])
     if wanted is None and chosen != "path" and len(columns) > 1:
         raise ConfigError(f"`path_column`: {name} has no column `path`. Give one of its columns: {', '.join(columns)}.")
@@ -164,7 +164,7 @@ def _csv_names(
     path_column: str | None,
     name: str,  # of the list
 ) -> Iterator[str]:
-    "Yield the paths in a table of text, whose columns are separated by comma, semicolon or tab."
+    "Yield the paths in a text table with columns separated by comma, semicolon or tab."
     separator = max(",;\t", key=file.readline().decode("utf-8-sig").count)
     file.seek(0)
     lines = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=separator)
@@ -194,7 +194,7 @@ def _parquet_names(
 def _text_names(
     file: BinaryIO,
 ) -> Iterator[str]:
-    "Yield the lines that are not empty."
+    "Yield the lines of a text file that are not empty."
     for line in file:
         if path := line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n"):
             yield os.fsdecode(path)
@@ -204,7 +204,7 @@ def _read_list(
     location: str,  # a path or a URL
     path_column: str | None = None,  # see `_choose_column`
 ) -> ImageList:
-    "Return the images that a list names; raises `FileNotFoundError` or `ConfigError`."
+    "Return the images that a list names; raise `FileNotFoundError` or `ConfigError`."
     root, _, name = location.rpartition("/")
     if name.lower().endswith(".txt") and path_column:
         raise ConfigError(f"`path_column`: given {path_column}; {name} has a path in each line, and no columns.")
@@ -233,7 +233,7 @@ def list_images(
     source: str,  # a folder or a list, as a path or a URL
     path_column: str | None = None,  # see `_choose_column`
 ) -> ImageList:
-    "Return the images in a folder or a list; raises `FileNotFoundError` or `ConfigError`."
+    "Return the images in a folder or a list; raise `FileNotFoundError` or `ConfigError`."
     location = source.rstrip("/") if URL.match(source) else str(resolve_path(source))
     if location.lower().endswith(_LISTS) and not os.path.isdir(location):
         return _read_list(location, path_column)
@@ -250,7 +250,7 @@ def list_images(
 def image_source(
     location: str,  # a path or a URL
 ) -> str | BinaryIO:
-    "Return what `decode_poster` reads; raises `PosterError`."
+    "Return what `decode_poster` reads; raise `PosterError` if a URL cannot be fetched."
     if not URL.match(location):
         return location
     try:
@@ -283,7 +283,7 @@ class PictureFolder(Dataset):
         try:
             image = fit_poster(decode_poster(image_source(location)), self.img_size, self.squash)
         except PosterError as error:
-            name = location.rpartition("/")[2] or "This row"  # its path stands in the table
+            name = location.rpartition("/")[2] or "This row"  # its path is in the table
             return torch.zeros(3, *self.img_size, dtype=torch.uint8), printable(str(error).replace(location, name))
         return torch.from_numpy(image).permute(2, 0, 1).contiguous(), ""
 
@@ -292,7 +292,7 @@ class PictureFolder(Dataset):
 
 # %% ../../nbs/45_predict.sources.ipynb #e47323b5
 def printable(
-    text: str,  # may hold bytes of a file name that are no UTF-8
+    text: str,  # may hold bytes of a file name that are not UTF-8
 ) -> str:
-    "The text with such bytes written out, so that every file and every screen takes it."
+    "Return the text with such bytes escaped, so that it can be written to any file and screen."
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -30,7 +30,7 @@ from .runs import RETRAIN, locate_checkpoint, read_json
 
 # %% ../../nbs/32_train.checkpoints.ipynb #475d84c3
 _FORMAT = "postergenre checkpoint 1"
-_LIBRARIES = (  # that make pixels, weights or metrics
+_LIBRARIES = (  # that produce pixels, weights or metrics
     "postergenre", "torch", "torchvision", "timm", "accelerate", "pillow", "albumentations", "albucore", "numpy",
     "scipy", "pandas", "scikit-learn", "onnx", "onnxruntime",
 )  # fmt: skip
@@ -38,15 +38,15 @@ _LIBRARIES = (  # that make pixels, weights or metrics
 
 def versions() -> dict[str, str]:
     "Return the version of Python and of every library that a result depends on."
-    opencv = {"opencv": cv2.__version__}  # is installed under several names
+    opencv = {"opencv": cv2.__version__}  # the package has several names
     found = {name: version(name) for name in _LIBRARIES}
     return {"python": platform.python_version(), **found, **opencv, "openvino": RUNTIME}
 
 # %% ../../nbs/32_train.checkpoints.ipynb #6f3e9043
 def plain_state(
-    model: nn.Module,
+    model: nn.Module,  # may be trained further: the tensors are copies
 ) -> dict[str, torch.Tensor]:
-    "The state dict on the CPU, floating-point tensors in fp32, detached from the model that goes on training."
+    "Return a copy of the state dict on the CPU, with floating-point tensors in fp32."
     return {
         name: value.detach().to("cpu", torch.float32 if value.is_floating_point() else None, copy=True).contiguous()
         for name, value in model.state_dict().items()
@@ -57,11 +57,11 @@ def save_plain(
     path: str | Path,  # the file to write
     content: Any,  # tensors and plain data
 ) -> None:
-    "Write what `load_plain` reads, completely or not at all."
+    "Write a file for `load_plain`, completely or not at all."
     with write_atomically(path) as unfinished, unfinished.open("wb") as file:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # which hides that the disk is full
+        except RuntimeError as error:  # hides that the disk is full
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 # %% ../../nbs/32_train.checkpoints.ipynb #6b10405a
@@ -70,34 +70,34 @@ def save_checkpoint(
     state: dict[str, torch.Tensor],  # from `plain_state`
     meta: dict[str, Any],  # plain data
 ) -> None:
-    "Writes a checkpoint, whole or not at all."
+    "Write a checkpoint, completely or not at all."
     save_plain(path, {"format": _FORMAT, "model": state, "meta": meta})
 
 # %% ../../nbs/32_train.checkpoints.ipynb #e26b8d1c
 def load_plain(
     path: Path,  # a file that `torch.save` wrote
 ) -> Any:
-    "Tensors and plain data, as they were written, on the CPU; runs no code; raises `ConfigError`."
+    "Return tensors and plain data on the CPU, as they were written; run no code; raise `ConfigError` if it is damaged."
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch does not look
+            damaged = archive.testzip()  # torch does not check
         if damaged:
             raise ValueError(f"it is damaged (in {damaged})")
         return torch.load(path, map_location="cpu", weights_only=True)
     except zipfile.BadZipFile:
-        problem = "it is empty, cut off, or of another kind"
-    except pickle.UnpicklingError as error:  # torch goes on to explain how to load it unsafely
+        problem = "it is empty, cut off, or another kind of file"
+    except pickle.UnpicklingError as error:  # whose message explains how to load it unsafely
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         problem = f"it holds {'code, ' + code[1] if code else 'something else'}"
     except (RuntimeError, EOFError, OSError, ValueError, zlib.error) as error:
         problem = str(error).partition("\n")[0]
     raise ConfigError(
-        f"{path} cannot be read as a checkpoint of tensors and plain data: {problem}. Take another file, or train the "
+        f"{path} cannot be read as a checkpoint of tensors and plain data: {problem}. Use another file, or train the "
         "run again."
     )
 
 # %% ../../nbs/32_train.checkpoints.ipynb #15a00001
-_META = {  # what a checkpoint says of itself, and as what
+_META = {  # the fields of `meta`, and their types
     "model_name": str, "model_kwargs": dict, "genres": list, "img_size": list, "squash": bool, "thresholds": list,
     "frozen": list, "epoch": int, "metrics": dict, "experiment_name": str, "data_hash": str, "split_hash": str,
     "versions": dict,
@@ -115,12 +115,12 @@ def _is_state(
 def _describe_damage(
     content: dict[str, Any],  # of a checkpoint file
 ) -> str:
-    "Return what is wrong with the content of a checkpoint, or an empty text."
+    "Return what is wrong with the content of a checkpoint, or an empty string."
     if not _is_state(content.get("model")):
         return "`model` must hold tensors by name"
     meta = content.get("meta")
     if not isinstance(meta, dict):
-        return "`meta` must hold what it says of itself, by name"
+        return "`meta` must hold the description of the model, by name"
     for name, kind in _META.items():
         if not isinstance(meta.get(name), kind):
             return f"`meta` must hold `{name}` of type {kind.__name__}, given: {repr(meta.get(name))[:60]}"
@@ -141,19 +141,19 @@ def load_checkpoint(
     content = None if path.suffix == ".safetensors" else load_plain(path)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ConfigError(
-            f"{path} is no checkpoint of this project: it does not say {_FORMAT!r}. Weights from elsewhere belong "
-            "in `pretrained_file`."
+            f"{path} is not a checkpoint of this project: its format is not {_FORMAT!r}. Weights from other "
+            "programs belong in `pretrained_file`."
         )
     if damage := _describe_damage(content):
-        raise ConfigError(f"{path} is damaged: {damage}. Take another file, or train the run again.")
+        raise ConfigError(f"{path} is damaged: {damage}. Use another file, or train the run again.")
     check_finite(path, content["model"])
     return {**content, "path": path}
 
 # %% ../../nbs/32_train.checkpoints.ipynb #15a00002
 def find_checkpoint(
-    name: str,  # a path, absolute or relative to where one stands or to runs/; a run's name: its best, once it is whole
+    name: str,  # a path, also relative to the current folder or to runs/; or the name of a finished run
 ) -> Path:
-    "The checkpoint file meant by `name`; raises `FileNotFoundError` with the places looked at, or `ConfigError`."
+    "Return the file of a checkpoint, the best one of a run; raise `FileNotFoundError` or `ConfigError`."
     return locate_checkpoint(name)
 
 # %% ../../nbs/32_train.checkpoints.ipynb #0c38b59e
@@ -167,11 +167,11 @@ def model_of(
         model = create_model(*given, pretrained=False, model_kwargs=meta["model_kwargs"])
     try:
         model.load_state_dict(checkpoint["model"])
-    except RuntimeError as error:  # names each tensor in a line
+    except RuntimeError as error:  # lists each tensor on a line
         problem = str(error).strip().splitlines()[-1].strip()
         raise ConfigError(
             f"{path} is damaged: its weights are not those of {meta['model_name']} with {len(meta['genres'])} genres "
-            f"({problem}). Take another file, or train the run again."
+            f"({problem}). Use another file, or train the run again."
         ) from None
     return model.eval()
 
@@ -181,13 +181,13 @@ class Storage:
     "The checkpoints of a run: `model.last.pth`, `model.best.pth`, and the `top_k` best in `checkpoints/`."
 
     folder: Path  # of the run
-    metric: str  # that ranks them
-    maximise: bool  # whether more is better
-    top_k: int = 3
+    metric: str  # by which checkpoints are ranked
+    maximise: bool  # True if a higher value is better
+    top_k: int = 3  # number of best checkpoints that are kept
     ranked: list[dict[str, Any]] = field(default_factory=list)  # best first: {"file", "epoch", "value"}
 
     def add(self, state: dict[str, torch.Tensor], meta: dict[str, Any], value: float) -> bool:
-        "Writes the checkpoint of one epoch; says whether it is the best so far (an equal one is not)."
+        "Write the checkpoint of one epoch; return True if it is the best so far (an equal one is not)."
         save_checkpoint(self.folder / "model.last.pth", state, meta)
         entry = {"file": f"checkpoints/epoch_{meta['epoch']:04d}.pth", "epoch": meta["epoch"], "value": value}
         sign = -1 if self.maximise else 1
@@ -197,7 +197,7 @@ class Storage:
         return self.ranked[0] is entry
 
     def settle(self) -> None:
-        "Brings `model.best.pth`, the index and the folder in step with the list."
+        "Update `model.best.pth`, the index and the folder to match the list."
         if not self.ranked:
             return
         with write_atomically(self.folder / "model.best.pth") as unfinished:
