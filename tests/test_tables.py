@@ -139,7 +139,7 @@ def test_a_column_of_0_and_1_that_no_cell_names_is_no_genre(root, rows):
     save(written(rows).assign(video=[number % 2 == 0 for number in range(len(rows))]), root)
     data = load_data(root, PARTS)
     assert data.genres == DEMO_GENRES
-    assert kinds(data.findings)["columns of train.csv that are no genres"][:2] == (1, "video")
+    assert kinds(data.findings)["columns of train.csv that are not genres"][:2] == (1, "video")
     save(written(rows).assign(Drama=0), root)
     disagree = kinds(load_data(root, PARTS).findings)["text and 0/1 columns disagree in train.csv"]
     assert disagree[0] == sum("Drama" in genres for genres in rows["Genre"]) and disagree[1].endswith("in Drama")
