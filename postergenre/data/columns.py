@@ -145,7 +145,8 @@ def _other_genre_column(
         others = [column for column in cells if column != id_column]
         raise ValueError(
             f"names no genres: apart from `{id_column}` it has "
-            f"{summarize_names(map(repr, others), 12) or 'no column'}; needed: a column `Genre`, or a column of 0 and 1 for each. Give `genre_column`: the name of a column"
+            f"{summarize_names(map(repr, others), 12) or 'no column'}; needed: a column `Genre`, or a column of 0 and "
+            "1 for each. Give `genre_column`: the name of a column"
         )
     return likely[0]
 
