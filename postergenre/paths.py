@@ -63,7 +63,7 @@ def as_write_errors(
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             problem = f"There is no space left in {path.parent} for {path.name} ({reason}). Free some space there"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            problem = f"Cannot write {path.name} to {path.parent} ({reason}). Change the permissions"
+            problem = f"Cannot write {path.name} to {path.parent} ({reason}). Make the folder writable"
         else:
             raise
         words = f"{problem}, or write elsewhere (RUNS_PATH sets the folder of runs), and run the same command again."

@@ -203,8 +203,8 @@ def _same_picture_findings(
         ("the same picture in more than one split file", STOPS): leaks,
     }
     advice = (
-        "A picture must not be in both training and test data. Leave each picture in one of the files, or remove the "
-        "split files to have a split made that keeps the same pictures together."
+        "A picture must not be in both training and evaluation data. Leave each picture in one of the files, or remove "
+        "the split files to have a split made that keeps the same pictures together."
     )
     findings = []
     for (kind, action), rows in found.items():

@@ -113,7 +113,7 @@ def _choose_id_column(
 def _holds_flags(
     column: pd.Series,  # cells of a column
 ) -> bool:
-    "Return True if a column has no values other than 0, 1, true and false."
+    "Return True if a column has values and all of them are 0, 1, true or false."
     cells = set(column.str.strip().str.lower()) - {""}
     return bool(cells) and cells <= set(FLAGS)
 
@@ -158,9 +158,8 @@ def _clean_ids(
     "Return ids as names of pictures, and a description of what was removed; raise `ValueError` if rows disagree."
     given = column.str.strip()
     short = given.map(_picture_name)
-    kept = given.map(lambda name: name in pictures).astype(bool) | (
-        short == given
-    )  # a file name need not be valid text
+    # a file name need not be valid text
+    kept = given.map(lambda name: name in pictures).astype(bool) | (short == given)
     ids, filled = given.where(kept, short), given != ""
 
     def row(place: int) -> str:
@@ -185,9 +184,8 @@ def _clean_ids(
     return ids, " and ".join(name for name, rows in left_off.items() if rows.any())
 
 # %% ../../nbs/14_data.columns.ipynb #79fe603d
-RESERVED = (
-    "Id path split digest group fault look true error Genre Genres genre genres".split()
-)  # names of this program's columns
+# names of this program's columns
+RESERVED = "Id path split digest group fault look true error Genre Genres genre genres".split()
 
 
 class Table(NamedTuple):

@@ -60,10 +60,14 @@ def _name_format(
     return next((name for name, pattern in _SIGNATURES.items() if re.match(pattern, head, re.DOTALL)), "")
 
 # %% ../../nbs/10_data.images.ipynb #31a6c0d7
-_MAX_BYTES = 500_000_000  # largest file
-_MAX_PIXELS = 80_000_000  # largest picture; anything larger is a mistake or an attack
+_MAX_BYTES = 500_000_000  # size of the largest file
+_MAX_PIXELS = 80_000_000  # pixels of the largest picture; anything larger is a mistake or an attack
 _MAX_MEMORY = 640_000_000  # bytes of memory for decoding a picture
-_BYTES_PER_PIXEL = {"AVIF": 20, "JPEG2000": 26, "WEBP": 20}  # memory for decoding, measured, with the result
+_BYTES_PER_PIXEL = {
+    "AVIF": 20,
+    "JPEG2000": 26,
+    "WEBP": 20,
+}  # bytes of memory while decoding, measured; includes the result
 
 # _MAX_PIXELS is stricter, and its message is more helpful
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

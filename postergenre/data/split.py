@@ -40,7 +40,7 @@ def _stratify(
     seed: int,
 ) -> np.ndarray:
     "Return the part that each row goes to, (n,) int."
-    from iterstrat.ml_stratifiers import IterativeStratification  # imports scikit-learn, which takes a second
+    from iterstrat.ml_stratifiers import IterativeStratification  # takes a second, needed without a given split
 
     rng = np.random.RandomState(seed)
     order = rng.permutation(len(targets))

@@ -46,9 +46,8 @@ def summarize_names(
     separator: str = ", ",
 ) -> str:
     "Return the first few names and the number of the others."
-    names = [
-        str(name).encode("utf-8", "backslashreplace").decode() for name in names
-    ]  # a file name need not be valid text
+    # a file name need not be valid text
+    names = [str(name).encode("utf-8", "backslashreplace").decode() for name in names]
     return separator.join(names[:n]) + (f" and {len(names) - n:,} more" if len(names) > n else "")
 
 # %% ../../nbs/12_data.tables.ipynb #a2c23515
@@ -223,7 +222,7 @@ def _name_columns(
 def read_table_file(
     path: str | Path,  # CSV, TSV, Parquet or Excel file; may be compressed with gzip
 ) -> tuple[pd.DataFrame, str]:
-    "Return the cells of a table as text, and what is unusual about the file; raise `ValueError` if it is no table."
+    "Return the cells of a table as text, and what is unusual about the file; raise `ValueError` if it is not one."
     name, content = Path(path).name, Path(path).read_bytes()
     try:
         if content.startswith(b"\x1f\x8b"):
