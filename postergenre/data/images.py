@@ -63,11 +63,7 @@ def _name_format(
 _MAX_BYTES = 500_000_000  # size of the largest file
 _MAX_PIXELS = 80_000_000  # pixels of the largest picture; anything larger is a mistake or an attack
 _MAX_MEMORY = 640_000_000  # bytes of memory for decoding a picture
-_BYTES_PER_PIXEL = {
-    "AVIF": 20,
-    "JPEG2000": 26,
-    "WEBP": 20,
-}  # bytes of memory while decoding, measured; includes the result
+_BYTES_PER_PIXEL = {"AVIF": 20, "JPEG2000": 26, "WEBP": 20}  # memory while decoding, measured; includes the result
 
 # _MAX_PIXELS is stricter, and its message is more helpful
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
