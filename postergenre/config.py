@@ -28,51 +28,56 @@ from .paths import resolve_path, runs_path, write_atomically
 from .values import kinds_of
 
 # %% ../nbs/04_config.ipynb #9a76f928
-def kind_of(
-    field: FieldInfo,  # a parameter of a schema
+_TYPES = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "a mapping of names to values",
+    type(None): "none",
+}
+_LIMITS = {
+    annotated_types.Ge: "at least {0.ge}",
+    annotated_types.Gt: "above {0.gt}",
+    annotated_types.Le: "at most {0.le}",
+    annotated_types.Lt: "below {0.lt}",
+    annotated_types.MinLen: "{0.min_length} of them",
+}
+
+
+def _describe_type(
+    annotation: Any,  # type annotation of a parameter
 ) -> str:
-    "What a parameter may be, in words: type, choices and limits."
-    words = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "text",
-        list: "a list",
-        dict: "a mapping of names to values",
-        type(None): "none",
-    }
+    "Return a type, its choices or its items in words."
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _describe_type(arguments[0])
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(map(_describe_type, arguments))
+    if origin is list and arguments[0] is not Any:
+        return "a list, each " + _describe_type(arguments[0])
+    return _TYPES[origin or annotation]
 
-    def say(annotation: Any) -> str:
-        origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-        if origin is Annotated:
-            return say(arguments[0])
-        if origin is Literal:
-            return "one of " + ", ".join(map(repr, arguments))
-        if origin in (types.UnionType, typing.Union):
-            return " or ".join(say(argument) for argument in arguments)
-        if origin is list and arguments[0] is not Any:
-            return "a list, each " + say(arguments[0])
-        return words[origin or annotation]
-
-    limits = {
-        annotated_types.Ge: "at least {0.ge}",
-        annotated_types.Gt: "above {0.gt}",
-        annotated_types.Le: "at most {0.le}",
-        annotated_types.Lt: "below {0.lt}",
-        annotated_types.MinLen: "{0.min_length} of them",
-    }
-    said = [
-        "not empty" if limit == annotated_types.MinLen(1) else limits[type(limit)].format(limit)
+# %% ../nbs/04_config.ipynb #6d7e3348
+def kind_of(
+    field: FieldInfo,  # parameter of a schema
+) -> str:
+    "Return what a parameter may be, in words: type, choices and limits."
+    limits = [
+        "not empty" if limit == annotated_types.MinLen(1) else _LIMITS[type(limit)].format(limit)
         for limit in field.metadata
-        if type(limit) in limits
+        if type(limit) in _LIMITS
     ]
-    return ", ".join([say(field.annotation), *said])
+    return ", ".join([_describe_type(field.annotation), *limits])
 
 # %% ../nbs/04_config.ipynb #a1e5d657
 def describe(
     schema: type[Schema] = Params,
 ) -> list[dict[str, Any]]:
-    "A row a parameter: name, default, unit, what is allowed, meaning."
+    "Return one row per parameter: name, default, unit, allowed values, meaning."
     return [
         dict(
             name=name,
@@ -86,13 +91,13 @@ def describe(
 
 # %% ../nbs/04_config.ipynb #7d10ac67
 _QUOTED = (
-    " What looks like a number, or like true, is one to papermill's -p: give such a name with -r instead of -p, or in "
-    "quotes in a params file."
+    " papermill's -p converts a name that looks like a number or like true: give such a name with -r instead of -p, or "
+    "in quotes in a params file."
 )
 
 
-def _sentence(schema: type[Schema], error: Any) -> str:
-    "One of pydantic's errors, for people."
+def _describe_error(schema: type[Schema], error: Any) -> str:
+    "Return one of pydantic's errors as a line of our message."
     if not error["loc"]:
         return f"- {error['msg'].removeprefix('Value error, ')}."
     name = str(error["loc"][0])
@@ -114,21 +119,21 @@ def _sentence(schema: type[Schema], error: Any) -> str:
 
 # %% ../nbs/04_config.ipynb #5b118c98
 def _checked(schema: type[Schema], values: dict[str, Any]) -> tuple[Any, list[str]]:
-    "Return the parameters, or None, and a sentence for each mistake."
+    "Return the parameters, or None if they are wrong, and a line for each mistake."
     try:
         return schema(**values), []
     except ValidationError as error:
-        return None, list(dict.fromkeys(_sentence(schema, detail) for detail in error.errors()))
+        return None, list(dict.fromkeys(_describe_error(schema, detail) for detail in error.errors()))
 
 # %% ../nbs/04_config.ipynb #f50c8de0
 def make_params(
     values: dict[str, Any],  # names and values as given
     schema: type[Schema] = Params,
-    where: str = "the parameters",  # for the message: what `values` was read from
+    where: str = "the parameters",  # source of `values`, for the message
 ) -> Any:
-    "The checked parameters, an instance of `schema`; raises `ConfigError` with one sentence a mistake."
+    "Return the checked parameters, an instance of `schema`; raise `ConfigError` with one line per mistake."
     values, others = dict(values), {}
-    values.pop("deprecated", None)  # the notice of a params file that will go, see `read_parameters`
+    values.pop("deprecated", None)  # notice in a params file that will be removed; `read_parameters` prints it
     if issubclass(schema, RunJobParams):
         others = {name: values.pop(name) for name in list(values) if name not in schema.model_fields}
     training, mistakes = _checked(Params, others)
@@ -147,12 +152,12 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def check_arguments(
-    parameter: str,  # for the message, such as `loss_kwargs`
+    parameter: str,  # name of the parameter for the message, such as `loss_kwargs`
     allowed: Any,  # type with limits, such as `Positive`
-    owner: str = "",  # whose arguments they are, if the parameter has those of several
-    **values: Any,  # as given
+    owner: str = "",  # owner of the arguments, if the parameter holds those of several
+    **values: Any,  # arguments by name
 ) -> None:
-    "Raise `ConfigError` for the first value that is not of that type."
+    "Raise `ConfigError` for the first value that is not of the allowed type."
     words = kind_of(FieldInfo.from_annotation(allowed))
     checker = TypeAdapter(allowed, config=ConfigDict(strict=True, allow_inf_nan=False))
     for name, value in values.items():
@@ -164,12 +169,12 @@ def check_arguments(
 
 # %% ../nbs/04_config.ipynb #0b27cdb4
 def read_parameters(
-    namespace: dict[str, Any],  # `globals()` of the notebook, before it defines anything of its own
+    namespace: dict[str, Any],  # `globals()` of the notebook, before it defines anything else
     schema: type[Schema] = Params,
 ) -> Any:
-    "The parameters that a job notebook was given, checked; raises `ConfigError`."
+    "Return the checked parameters of a job notebook; raise `ConfigError` if any is wrong."
     plain = (str, int, float, bool, list, dict, types.NoneType)
-    history = re.compile(r"_+|_+(i+|oh|dh|ih)?\d*|__\w+__|In|Out")  # what IPython and Python put there
+    history = re.compile(r"_+|_+(i+|oh|dh|ih)?\d*|__\w+__|In|Out")  # variables of IPython and Python
     given = {
         name: value for name, value in namespace.items() if isinstance(value, plain) and not history.fullmatch(name)
     }
@@ -178,18 +183,18 @@ def read_parameters(
         print(given["deprecated"])
     for name, value in given.items():
         if type(value) is int and isinstance(getattr(params, name, None), str):
-            print(f"`{name}`: the number {value} arrived, and is taken as the name '{value}'.{_QUOTED}")
+            print(f"`{name}`: got the number {value}; using it as the name '{value}'.{_QUOTED}")
     return params
 
 # %% ../nbs/04_config.ipynb #d7e88259
 def _parameters_cell(
     schema: type[Schema] = Params,
 ) -> str:
-    "Source of the cell tagged `parameters`: the schema's defaults, with a type and a comment that papermill shows."
+    "Return the source of the cell tagged `parameters`: defaults, with types and comments that papermill shows."
 
     def line(name: str, field: FieldInfo) -> str:
         unit = field.json_schema_extra["unit"]
-        bases = (list, dict, bool, int, float, str)  # papermill's help reads no `int | None`
+        bases = (list, dict, bool, int, float, str)  # papermill's help cannot read `int | None`
         words = str(field.annotation)
         base = next((b.__name__ for b in bases if re.search(rf"\b{b.__name__}\b", words)), "str")
         return f"{name}: {base} = {field.default!r}  # {field.description}" + (f" [{unit}]" if unit else "")
@@ -198,10 +203,10 @@ def _parameters_cell(
 
 # %% ../nbs/04_config.ipynb #fab710bc
 def read_params_file(
-    path: str | Path,  # a params file, relative ones as `resolve_path` reads them
+    path: str | Path,  # params file; a relative path is resolved by `resolve_path`
     schema: type[Schema] = Params,
 ) -> Any:
-    "The checked parameters of a file; raises `FileNotFoundError` or `ConfigError`."
+    "Return the checked parameters of a file; raise `FileNotFoundError` or `ConfigError`."
     path = resolve_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no params file {path}. Give a YAML file such as params/full.yaml.")
@@ -210,15 +215,17 @@ def read_params_file(
     except YAMLError as error:
         raise ConfigError(f"{path.name} is not valid YAML: {error}") from None
     if not isinstance(values, dict | None):
-        raise ConfigError(f"{path.name} must hold lines of `name: value`; it holds {type(values).__name__}.")
+        raise ConfigError(
+            f"{path.name} must contain lines of the form `name: value`; it contains {type(values).__name__}."
+        )
     return make_params(values or {}, schema, path.name)
 
 # %% ../nbs/04_config.ipynb #6febb2a5
 def write_params_file(
-    path: str | Path,  # the file to write
+    path: str | Path,  # file to write
     params: Schema,
 ) -> None:
-    "Writes every parameter with its resolved value, each under a comment that says what it means."
+    "Write every parameter with its resolved value, each below a comment with its meaning."
     commented = CommentedMap(params.model_dump())
     for name, field in type(params).model_fields.items():
         commented.yaml_set_comment_before_after_key(name, before=field.description)
@@ -232,7 +239,7 @@ NEUTRAL = ("overwrite", "num_workers", "cache", "cache_path", "cache_limit")
 def run_folder(
     params: Params,
 ) -> Path:
-    "The folder of an experiment's results, `runs/<experiment_name>`."
+    "Return the folder of an experiment's results, `runs/<experiment_name>`."
     return runs_path() / params.experiment_name
 
 # %% ../nbs/04_config.ipynb #822e7f7f
@@ -240,7 +247,7 @@ def differences(
     before: Params,
     now: Params,
 ) -> list[str]:
-    "What differs between two sets of parameters, as sentences; `NEUTRAL` ones are not looked at."
+    "Return a phrase for each parameter that differs; `NEUTRAL` ones are not compared."
     pairs = ((name, getattr(before, name), getattr(now, name)) for name in Params.model_fields if name not in NEUTRAL)
     return [f"`{name}` was {old!r}, now {new!r}" for name, old, new in pairs if old != new]
 
@@ -248,12 +255,12 @@ def differences(
 def data_root(
     params: Params,
 ) -> Path | None:
-    "The data folder: `root_path`, or the environment's `ROOT_PATH`, or `None` (demo posters); raises `ConfigError`."
+    "Return the data folder: `root_path`, the environment variable `ROOT_PATH`, or None for demo posters."
     given = params.root_path or os.environ.get("ROOT_PATH")
     if given == "":
         raise ConfigError(
-            "The environment variable ROOT_PATH is set, but empty. Set it to the data folder, or unset it: then demo "
-            "posters are drawn."
+            "The environment variable ROOT_PATH is set, but empty. Set it to the data folder, or unset it to draw demo "
+            "posters."
         )
     return resolve_path(given) if given else None
 
@@ -261,6 +268,6 @@ def data_root(
 def with_root(
     params: Params,
 ) -> Params:
-    "The same with the data folder as resolved, so that a later stage finds it without the variable."
+    "Return the parameters with the resolved data folder, so that a later stage finds it without the variable."
     root = data_root(params)
     return params if root is None else params.model_copy(update={"root_path": str(root)})

@@ -18,17 +18,17 @@ from .values import Flag, Items, Kwargs, Number, as_meant
 
 # %% ../nbs/03_params.ipynb #f0bf4fc7
 def _parameter(
-    default: Any,  # the value where nothing is given
-    meaning: str,  # one line for people
-    unit: str = "",  # what the number counts or measures
+    default: Any,  # value if none is given
+    meaning: str,  # description in one line
+    unit: str = "",  # unit of the number
     **limits: Any,  # pydantic's `ge`, `gt`, `le`, `lt`, `pattern`, `min_length`, `max_length`
 ) -> Any:
-    "Declares one parameter of the schema."
+    "Declare one parameter of the schema."
     return Field(default, description=meaning, json_schema_extra={"unit": unit}, **limits)
 
 # %% ../nbs/03_params.ipynb #3926af4a
 class Schema(BaseModel):
-    "Unknown names are errors, `True` is no number, and nothing changes after reading."
+    "Base of all schemas: unknown names are errors, `True` is not a number, and values cannot be changed."
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
@@ -39,77 +39,83 @@ class Schema(BaseModel):
 
 # %% ../nbs/03_params.ipynb #2baa5640
 _RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}$"
-_LARGEST_SEED = 2**32 - 1  # of NumPy
+_LARGEST_SEED = 2**32 - 1  # NumPy's limit
 
 
 def _free_name(
-    name: str,  # of a run
+    name: str,  # name of a run
 ) -> str:
-    "The same; ValueError where a folder below runs/ of that name is not a run's."
+    "Return the name; raise `ValueError` if runs/ uses a folder of this name for something else."
     if name in ("cache", "pictures") or name.startswith("demo_posters"):
-        raise ValueError("any other name; runs/ holds a folder of this name for all runs")
+        raise ValueError("any other name; all runs share a folder of this name in runs/")
     return name
 
 # %% ../nbs/03_params.ipynb #0f2733fe
 class DataParams(Schema):
-    "Which posters, and how they are split."
+    "Parameters of the posters and their split."
 
     experiment_name: str = _parameter(
-        "smoke", "folder of the run under runs/: up to 200 letters, digits, '_', '.', '-'", pattern=_RUN_NAME
+        "smoke", "folder of the run below runs/: up to 200 letters, digits, '_', '.', '-'", pattern=_RUN_NAME
     )
-    seed: int = _parameter(42, "of everything random but the split", ge=0, le=_LARGEST_SEED)
-    overwrite: Flag = _parameter(
-        False, "start a finished run anew; what is there is moved aside, and removed at the end"
-    )
+    seed: int = _parameter(42, "random seed of everything except the split", ge=0, le=_LARGEST_SEED)
+    overwrite: Flag = _parameter(False, "restart a finished run; its files are moved aside and removed at the end")
     root_path: str | None = _parameter(
-        None, "data folder; none: the environment's ROOT_PATH, or else demo posters", min_length=1
+        None, "data folder; none: the environment variable ROOT_PATH, or demo posters", min_length=1
     )
-    id_column: str = _parameter("auto", "column of the ids; auto: `Id`, or what is found to be it", min_length=1)
-    genre_column: str = _parameter("auto", "column of the genres as text; auto: `Genre`, if it is there", min_length=1)
+    id_column: str = _parameter("auto", "column with the ids; auto: `Id`, or a detected column", min_length=1)
+    genre_column: str = _parameter("auto", "column with the genres as text; auto: `Genre`, if it exists", min_length=1)
     genre_separator: str | None = _parameter(
-        "auto", "of the genres in a cell, such as '|'; none: a cell is one genre; auto: found", min_length=1
+        "auto", "separator of genres in a cell, such as '|'; none: one genre per cell; auto: detected", min_length=1
     )
-    n_demo_posters: int = _parameter(600, "how many are drawn where there is no data folder", "posters", ge=100)
-    split_fractions: list[Number] = _parameter([0.8, 0.1, 0.1], "of train, valid and test, where no split files exist")
+    n_demo_posters: int = _parameter(600, "number of demo posters, drawn if there is no data folder", "posters", ge=100)
+    split_fractions: list[Number] = _parameter(
+        [0.8, 0.1, 0.1], "fractions of train, valid and test, used if no split files exist"
+    )
     split_seed: int = _parameter(
-        42, "of the split alone, so that another `seed` never moves a poster", ge=0, le=_LARGEST_SEED
+        42, "random seed of the split; separate, so that `seed` never moves a poster", ge=0, le=_LARGEST_SEED
     )
-    drop_genres: list[str] = _parameter(["N/A", "Reality-TV"], "genres left out of the table")
-    min_positives: int = _parameter(10, "a genre with fewer in a split is left out of its averages", "posters", ge=1)
+    drop_genres: list[str] = _parameter(["N/A", "Reality-TV"], "genres to leave out of the table")
+    min_positives: int = _parameter(
+        10, "positives that a genre needs in a split to count in its averages", "posters", ge=1
+    )
 
     _free_name = field_validator("experiment_name")(_free_name)
 
     @field_validator("split_fractions")
     @classmethod
     def _three_parts(cls, value: list[float]) -> list[float]:
-        whole = len(value) == 3 and abs(sum(value) - 1) < 1e-6
-        if not (whole and value[0] > 0 and value[1] > 0 and value[2] >= 0):
+        adds_up = len(value) == 3 and abs(sum(value) - 1) < 1e-6
+        if not (adds_up and value[0] > 0 and value[1] > 0 and value[2] >= 0):
             raise ValueError("three fractions that add up to 1; train and valid above 0")
         return value
 
 # %% ../nbs/03_params.ipynb #284a9af0
 class InputParams(Schema):
-    "From a picture on disk to a batch."
+    "Parameters of the way from a picture on disk to a batch."
 
     img_size: list[int] = _parameter(
         [96, 64], "height and width of the model's input", "pixels", min_length=2, max_length=2
     )
-    squash: Flag = _parameter(False, "squash the whole picture to img_size instead of cropping it to that shape")
+    squash: Flag = _parameter(False, "squash the entire picture to img_size instead of cropping it to that shape")
     augmentations: Literal["none", "light", "medium", "reference"] | Items = _parameter(
         "light", "name of a recipe, or a list of albumentations transforms"
     )
-    batch_size: int = _parameter(32, "of each process", "posters", ge=1)
+    batch_size: int = _parameter(32, "size of a batch in each process", "posters", ge=1)
     num_iteration_on_epoch: int | None = _parameter(
-        4, "batches an epoch; none: one pass over the posters", "batches", ge=1
+        4, "batches per epoch; none: one pass over the posters", "batches", ge=1
     )
-    num_workers: int | None = _parameter(None, "loader processes; none: chosen for the machine", "processes", ge=0)
-    cache: Flag = _parameter(True, "decode posters once, and keep them on disk for later epochs, stages and runs")
+    num_workers: int | None = _parameter(
+        None, "number of loader processes; none: chosen for the machine", "processes", ge=0
+    )
+    cache: Flag = _parameter(True, "decode posters once and keep them on disk for later epochs, stages and runs")
     cache_path: str | None = _parameter(
-        None, "where the cache gets a folder of its own; none: runs/cache", min_length=1
+        None, "folder in which the cache creates its own folder; none: runs/cache", min_length=1
     )
-    cache_limit: Number = _parameter(20.0, "what the cache may take; what was used longest ago goes first", "GB", gt=0)
+    cache_limit: Number = _parameter(
+        20.0, "largest size of the cache; the least recently used entries are deleted first", "GB", gt=0
+    )
     feature_views: int = _parameter(
-        2, "stored views of a poster while only the head learns; 0: none are stored", "views", ge=0
+        2, "stored views per poster while only the head learns; 0: none are stored", "views", ge=0
     )
 
     @field_validator("img_size")
@@ -121,61 +127,67 @@ class InputParams(Schema):
 
 # %% ../nbs/03_params.ipynb #43233824
 class ModelParams(Schema):
-    "The network and the weights it starts from."
+    "Parameters of the network and its initial weights."
 
-    model_name: str = _parameter("tf_efficientnet_lite0", "any model name of timm")
-    model_kwargs: Kwargs = _parameter({}, "passed to timm, such as drop_rate or drop_path_rate")
+    model_name: str = _parameter("tf_efficientnet_lite0", "name of any timm model")
+    model_kwargs: Kwargs = _parameter({}, "arguments for timm, such as drop_rate or drop_path_rate")
     pretrained: Flag = _parameter(True, "start from ImageNet weights")
     pretrained_file: str | None = _parameter(
         None,
-        "weights of the network: .safetensors or a timm state dict; checkpoint_name goes first",
+        "network weights, .safetensors or a timm state dict; checkpoint_name takes precedence",
         min_length=1,
     )
-    checkpoint_name: str | None = _parameter(None, "weights to start from: a path, or one below runs/", min_length=1)
+    checkpoint_name: str | None = _parameter(
+        None, "checkpoint to start from: a path, or a path below runs/", min_length=1
+    )
     allow_other_split: Flag = _parameter(False, "accept a checkpoint that was trained on another split")
 
 # %% ../nbs/03_params.ipynb #e95432a4
 def known_callbacks(
-    value: list[Any],  # names, or one-item mappings {name: arguments}
+    value: list[Any],  # names, or mappings {name: arguments} with one item
 ) -> list[Any]:
-    "Return the same; raise `ValueError` for a name that is neither built in nor an import path."
+    "Return the list; raise `ValueError` for a name that is neither built in nor an import path."
     known = ("freeze", "early_stopping", "checkpoints")
     for item in value:
         name = next(iter(item)) if isinstance(item, dict) and len(item) == 1 else item
         if isinstance(name, str) and "." not in name and name.lower() not in known:
             raise ValueError(
-                f"{', '.join(known)}, or the import path of a class of your own, such as my_module.MyCallback; "
+                f"{', '.join(known)}, or the import path of your own class, such as my_module.MyCallback; "
                 f"{name!r} is none of them.{nearest(name, known)}"
             )
     return value
 
 # %% ../nbs/03_params.ipynb #fe3600b5
 class TrainingParams(Schema):
-    "Loss, optimizer, schedule and what surrounds them."
+    "Parameters of the training: loss, optimizer, schedule, length, precision, metric and callbacks."
 
     loss: Literal["bce", "focal", "bce_smoothing", "asymmetric"] = _parameter(
-        "bce", "bce, focal, bce_smoothing or asymmetric"
+        "bce", "loss function: bce, focal, bce_smoothing or asymmetric"
     )
     loss_kwargs: Kwargs = _parameter({}, "arguments of the loss")
-    pos_weight: Literal["balanced"] | None = _parameter(None, "'balanced' weighs the positives of rare genres up")
-    optimizer: str = _parameter("AdamW", "an optimizer of torch.optim")
-    optimizer_kwargs: Kwargs = _parameter({"lr": 1e-3, "weight_decay": 0.05}, "its arguments; lr is the base rate")
-    backbone_lr_factor: Number = _parameter(1.0, "rate of the backbone, as a multiple of the head's", gt=0, le=10)
+    pos_weight: Literal["balanced"] | None = _parameter(None, "'balanced': larger weights for positives of rare genres")
+    optimizer: str = _parameter("AdamW", "name of an optimizer in torch.optim")
+    optimizer_kwargs: Kwargs = _parameter(
+        {"lr": 1e-3, "weight_decay": 0.05}, "arguments of the optimizer; lr is the base rate"
+    )
+    backbone_lr_factor: Number = _parameter(1.0, "rate of the backbone as a multiple of the head's", gt=0, le=10)
     scheduler: Literal["constant", "step", "one_cycle", "cosine_restarts"] = _parameter(
-        "constant", "constant, step, one_cycle or cosine_restarts; stepped per batch"
+        "constant", "learning-rate schedule: constant, step, one_cycle or cosine_restarts; stepped per batch"
     )
     scheduler_kwargs: Kwargs = _parameter({}, "arguments of the schedule, such as max_lr")
     n_epochs: int = _parameter(2, "length of the run", "epochs", ge=1)
-    gradient_clip: Number | None = _parameter(None, "largest norm of the gradient; none: not clipped", gt=0)
+    gradient_clip: Number | None = _parameter(None, "largest norm of the gradient; none: no clipping", gt=0)
     ema_decay: Number | None = _parameter(
-        None, "of an exponential moving average of the weights; none: no average", gt=0, lt=1
+        None, "decay of the exponential moving average of the weights; none: no average", gt=0, lt=1
     )
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = _parameter(
-        "auto", "precision of the forward pass; auto: bf16 where processor or GPU compute in it"
+        "auto", "precision of the forward pass; auto: bf16 if the processor or GPU computes in it"
     )
-    compile: Flag = _parameter(False, "torch.compile; a minute or more at the start, earned back by long runs alone")
+    compile: Flag = _parameter(
+        False, "use torch.compile; it costs a minute or more at the start, which only long runs earn back"
+    )
     valid_metric: Literal["macro_ap", "micro_ap", "macro_auc", "micro_auc", "macro_f1", "micro_f1", "loss"] = (
-        _parameter("macro_ap", "chooses the best checkpoint: macro_ap, micro_ap, macro_auc, ..., loss")
+        _parameter("macro_ap", "metric that chooses the best checkpoint: macro_ap, micro_ap, macro_auc, ..., loss")
     )
     callbacks: Items = _parameter(
         [], "freeze, early_stopping, checkpoints or your.module.Class: a name, or {name: arguments}"
@@ -185,12 +197,16 @@ class TrainingParams(Schema):
 
 # %% ../nbs/03_params.ipynb #b1f0d181
 class RangeTestParams(Schema):
-    "Of the range test."
+    "Parameters of the range test."
 
-    lrf_min_lr: Number = _parameter(1e-6, "the range test starts here", "learning rate", gt=0)
-    lrf_max_lr: Number = _parameter(1.0, "and ends here, unless the loss diverges before", "learning rate", gt=0)
+    lrf_min_lr: Number = _parameter(1e-6, "first rate of the range test", "learning rate", gt=0)
+    lrf_max_lr: Number = _parameter(
+        1.0, "last rate of the range test, unless the loss diverges earlier", "learning rate", gt=0
+    )
     lrf_iterations: int = _parameter(30, "steps of the range test", "batches", ge=12)
-    lrf_stop_factor: Number = _parameter(2.0, "diverged: smoothed loss above this multiple of its lowest", gt=1)
+    lrf_stop_factor: Number = _parameter(
+        2.0, "multiple of its minimum at which the smoothed loss counts as diverged", gt=1
+    )
 
     @model_validator(mode="after")
     def _range_is_one(self) -> "RangeTestParams":
@@ -200,96 +216,98 @@ class RangeTestParams(Schema):
 
 # %% ../nbs/03_params.ipynb #ee9347e4
 class AveragingParams(Schema):
-    "Of the averaging of checkpoints."
+    "Parameters of the averaging of checkpoints."
 
     swa_method: Literal["uniform", "greedy"] = _parameter(
-        "uniform", "average all, or only what helps on validation data"
+        "uniform", "uniform: average all checkpoints; greedy: only those that help on validation data"
     )
     swa_checkpoints: int | None = _parameter(
-        None, "how many of the stored checkpoints, best first; none: all", "checkpoints", ge=2
+        None, "number of stored checkpoints to average, best first; none: all", "checkpoints", ge=2
     )
     swa_bn_batches: int | None = _parameter(
-        None, "to estimate batch-norm statistics on; none: one pass over train", "batches", ge=1
+        None, "batches for estimating the batch-norm statistics; none: one pass over train", "batches", ge=1
     )
 
 # %% ../nbs/03_params.ipynb #1b6d2277
 class ExportedParams(Schema):
-    "Of the export."
+    "Parameters of the export."
 
     export_weights: Literal["auto", "best", "last", "swa"] = _parameter(
-        "auto", "what is exported; auto: swa where it helped on validation data, or else best"
+        "auto", "weights to export; auto: swa if it helped on validation data, otherwise best"
     )
     export_precision: Literal["float32", "int8"] = _parameter(
-        "float32", "int8: also model.int8.onnx, if its macro AP on validation data is within 0.003"
+        "float32", "int8: also write model.int8.onnx if its macro AP on validation data is within 0.003"
     )
 
 
 class LaterParams(ExportedParams, AveragingParams, RangeTestParams):
-    "Of the stages around training: range test, averaging, export."
+    "Parameters of the stages around training: range test, averaging, export."
 
 # %% ../nbs/03_params.ipynb #fe76afd3
 class Params(LaterParams, TrainingParams, ModelParams, InputParams, DataParams):
-    "An experiment: one file for `train_run`, `lr_find`, `swa` and `to_torchscript`; each job reads its part."
+    "Parameters of an experiment, for `train_run`, `lr_find`, `swa` and `to_torchscript`; each job reads its part."
 
 # %% ../nbs/03_params.ipynb #7f3a1c02
 class RunJobParams(Schema):
-    "A job on a finished run; parameters of the training that are given too are kept in `model_extra`."
+    "Parameters of a job on a finished run; `model_extra` keeps parameters of the training that were also given."
 
     model_config = ConfigDict(extra="allow")
 
-    experiment_name: str = _parameter("smoke", "the finished run: a folder below runs/", pattern=_RUN_NAME)
+    experiment_name: str = _parameter("smoke", "finished run: a folder below runs/", pattern=_RUN_NAME)
     root_path: str | None = _parameter(
-        None, "data folder, if it has moved; none: the environment's ROOT_PATH, or else the run's", min_length=1
+        None,
+        "data folder, if it has moved; none: the environment variable ROOT_PATH, or the run's folder",
+        min_length=1,
     )
 
     @property
     def training(self) -> Params:
-        "Return what was given as parameters of a training, the others at their defaults."
+        "Return the given parameters as those of a training, with defaults for all others."
         return Params(**self.model_dump(exclude_unset=True))
 
 # %% ../nbs/03_params.ipynb #47ec12b1
 class SwaParams(AveragingParams, RunJobParams):
-    "The job `swa`."
+    "Parameters of the job `swa`."
 
-    overwrite: Flag = _parameter(False, "replace an average of other checkpoints or by another method")
+    overwrite: Flag = _parameter(False, "replace an existing average of other checkpoints or by another method")
 
 
 class ExportParams(ExportedParams, RunJobParams):
-    "The job `to_torchscript`."
+    "Parameters of the job `to_torchscript`."
 
-    overwrite: Flag = _parameter(False, "replace an export of other weights or thresholds")
+    overwrite: Flag = _parameter(False, "replace an existing export of other weights or thresholds")
 
 # %% ../nbs/03_params.ipynb #4d0a7be5
 class PredictParams(Schema):
-    "The job `predict`."
+    "Parameters of the job `predict`."
 
     model: str | None = _parameter(
-        None, "an exported .ts, .pt2 or .onnx, or a checkpoint .pth; none: that of the smoke run", min_length=1
+        None, "exported model (.ts, .pt2, .onnx) or checkpoint (.pth); none: the model of the smoke run", min_length=1
     )
     images: str | None = _parameter(
-        None, "folder, or list of images (.csv, .txt, .parquet); a path or a URL; none: demo posters", min_length=1
+        None, "folder or list of images (.csv, .txt, .parquet), as a path or URL; none: demo posters", min_length=1
     )
     path_column: str | None = _parameter(
-        None, "column of the list that holds the paths; none: `path`, or the only one", min_length=1
+        None, "column of the list with the paths; none: `path`, or the only column", min_length=1
     )
     output: str = _parameter(
-        "predictions.csv", "where the table is written; a name in .parquet: a folder of Parquet shards", min_length=1
+        "predictions.csv", "file for the table of predictions; .parquet: a folder of Parquet shards", min_length=1
     )
-    overwrite: Flag = _parameter(False, "replace an output that exists, or an unfinished one of other parameters")
+    overwrite: Flag = _parameter(False, "replace an existing output, or an unfinished one with other parameters")
     shard: list[int] | None = _parameter(
-        None, "[i, n]: only the i-th of n equal parts, so that n machines share the images; none: all"
+        None, "[i, n]: only part i of n equal parts, so that n machines can share the images; none: all"
     )
     shard_size: int = _parameter(
-        4096, "in each shard; a killed job resumes after its last complete shard", "images", ge=1
+        4096, "size of a shard; a killed job resumes after its last complete shard", "images", ge=1
     )
-    batch_size: int | None = _parameter(None, "of each step; none: chosen for the machine", "posters", ge=1)
+    batch_size: int | None = _parameter(None, "size of a batch; none: chosen for the machine", "posters", ge=1)
     num_workers: int | None = _parameter(
-        None, "decoding threads, or loader processes beside a GPU; none: chosen for the machine", "workers", ge=0
+        None, "decoding threads, or loader processes with a GPU; none: chosen for the machine", "workers", ge=0
     )
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = _parameter(
-        "auto", "precision on a GPU; auto: bf16 if it computes in it; a CPU predicts in float32"
+        "auto", "precision on a GPU; auto: bf16 if the GPU computes in it; a CPU predicts in float32"
     )
-    n_shown: int = _parameter(12, "posters in the table and the grid at the end", "posters", ge=0)
+    n_shown: int = _parameter(12, "number of posters shown in the table and the grid at the end", "posters", ge=0)
 
     @field_validator("shard")
     @classmethod
@@ -300,116 +318,130 @@ class PredictParams(Schema):
 
 # %% ../nbs/03_params.ipynb #5e1b8cf6
 class PickParams(Schema):
-    "The notebook `pick_lr`."
+    "Parameters of the page `pick_lr`."
 
     experiment_name: str = _parameter(
-        "smoke_lr_find", "the range test to pick a range from: a folder below runs/", pattern=_RUN_NAME
+        "smoke_lr_find", "range test to pick a range from: a folder below runs/", pattern=_RUN_NAME
     )
-    beside: list[Annotated[str, Field(pattern=_RUN_NAME)]] = _parameter([], "other range tests, drawn beside it")
+    beside: list[Annotated[str, Field(pattern=_RUN_NAME)]] = _parameter(
+        [], "other range tests to draw in the same plot"
+    )
     params_file: str | None = _parameter(
-        None, "the params file to write the range into; none: chosen on the page", min_length=1
+        None, "params file to write the range into; none: chosen on the page", min_length=1
     )
 
 # %% ../nbs/03_params.ipynb #8c0063fa
 class CompareParams(Schema):
-    "The notebook `compare`."
+    "Parameters of the page `compare`."
 
-    runs: str | None = _parameter(None, "folder of the runs; none: where jobs write", min_length=1)
+    runs: str | None = _parameter(None, "folder with the runs; none: the folder that jobs write to", min_length=1)
 
 # %% ../nbs/03_params.ipynb #a727f75b
 class ExploreParams(Schema):
-    "The notebook `explore`."
+    "Parameters of the page `explore`."
 
     root_path: str | None = _parameter(
-        None, "data folder; none: the environment's ROOT_PATH, or else demo posters", min_length=1
+        None, "data folder; none: the environment variable ROOT_PATH, or demo posters", min_length=1
     )
-    n_demo_posters: int = _parameter(160, "drawn where there is no data folder", "posters", ge=64)
+    n_demo_posters: int = _parameter(160, "number of demo posters, drawn if there is no data folder", "posters", ge=64)
     params_file: str | None = _parameter(
-        None, "whose split and augmentations are shown; none: those of the defaults", min_length=1
+        None, "params file whose split and augmentations are shown; none: the defaults", min_length=1
     )
-    page_size: int = _parameter(24, "of the gallery", "posters", ge=1, le=100)
+    page_size: int = _parameter(24, "size of a page of the gallery", "posters", ge=1, le=100)
 
 # %% ../nbs/03_params.ipynb #030e9065
 class EvaluateParams(Schema):
-    "The job `evaluate`."
+    "Parameters of the job `evaluate`."
 
-    experiment_name: str = _parameter("smoke", "the finished run to look at: a folder below runs/", pattern=_RUN_NAME)
+    experiment_name: str = _parameter("smoke", "finished run to evaluate: a folder below runs/", pattern=_RUN_NAME)
     weights: Literal["auto", "best", "last", "swa", "model.ts", "model.pt2", "model.onnx", "model.int8.onnx"] = (
         _parameter(
             "auto",
-            "which model or export of the run; auto: swa where it helped on validation data, or else best",
+            "weights or export to evaluate; auto: swa if it helped on validation data, otherwise best",
         )
     )
-    split: Literal["valid", "test"] = _parameter("valid", "the posters it is evaluated on")
+    split: Literal["valid", "test"] = _parameter("valid", "split to evaluate on")
     threshold_rule: Literal["f1", "precision", "stored"] = _parameter(
         "f1",
-        "on validation data by best F1 or `wanted_precision`; stored: those of thresholds.json",
+        "chosen on validation data by best F1 or `wanted_precision`; stored: from thresholds.json",
     )
-    wanted_precision: Number = _parameter(0.5, "of each genre, where `threshold_rule` is precision", gt=0, le=1)
-    write_thresholds: Flag = _parameter(False, "keep the thresholds in the run, for its next export")
-    n_mistakes: int = _parameter(12, "most confident mistakes in a grid", "posters", ge=0, le=60)
-    n_cam: int = _parameter(6, "posters with a Grad-CAM overlay; 0: no Grad-CAM at all", "posters", ge=0, le=60)
-    cam_ids: list[str] = _parameter([], "posters with a Grad-CAM overlay by Id; none: the surest hits of each genre")
-    overwrite: Flag = _parameter(False, "replace an evaluation of another split, weights or rule that is there")
+    wanted_precision: Number = _parameter(
+        0.5, "precision required of each genre if `threshold_rule` is precision", gt=0, le=1
+    )
+    write_thresholds: Flag = _parameter(False, "store the thresholds in the run for its next export")
+    n_mistakes: int = _parameter(12, "number of most confident errors shown in a grid", "posters", ge=0, le=60)
+    n_cam: int = _parameter(6, "number of posters with a Grad-CAM overlay; 0: no Grad-CAM", "posters", ge=0, le=60)
+    cam_ids: list[str] = _parameter(
+        [], "ids of the posters with a Grad-CAM overlay; none: the most confident hits of each genre"
+    )
+    overwrite: Flag = _parameter(False, "replace an existing evaluation of another split, weights or rule")
 
 # %% ../nbs/03_params.ipynb #c1cc0f71
 class TryParams(Schema):
-    "The page `try_it`."
+    "Parameters of the page `try_it`."
 
     model: str | None = _parameter(
-        None, "an exported .ts, .pt2 or .onnx, or a checkpoint .pth; none: that of the smoke run", min_length=1
+        None, "exported model (.ts, .pt2, .onnx) or checkpoint (.pth); none: the model of the smoke run", min_length=1
     )
-    examples: str | None = _parameter(None, "folder of pictures to choose from; none: demo posters", min_length=1)
-    largest_upload: Number = _parameter(20, "what an uploaded picture may have", "MB", gt=0, le=100)
+    examples: str | None = _parameter(None, "folder with pictures to choose from; none: demo posters", min_length=1)
+    largest_upload: Number = _parameter(20, "largest size of an uploaded picture", "MB", gt=0, le=100)
 
 # %% ../nbs/03_params.ipynb #f0b5e103
 class BenchParams(Schema):
-    "The job `bench`."
+    "Parameters of the job `bench`."
 
-    experiment_name: str = _parameter("smoke_bench", "folder of the results under runs/", pattern=_RUN_NAME)
+    experiment_name: str = _parameter("smoke_bench", "folder of the results below runs/", pattern=_RUN_NAME)
     root_path: str | None = _parameter(
-        None, "data folder; none: the environment's ROOT_PATH, or else demo posters", min_length=1
+        None, "data folder; none: the environment variable ROOT_PATH, or demo posters", min_length=1
     )
-    n_posters: int | None = _parameter(64, "training posters; none: all", "posters", ge=16)
-    img_size: list[int] = _parameter([64, 48], "height and width of the input", "pixels", min_length=2, max_length=2)
-    batch_size: int = _parameter(16, "of each step", "posters", ge=1)
-    n_epochs: int = _parameter(2, "of the head stage", "epochs", ge=1)
-    max_lr_head: Number = _parameter(1e-3, "peak of the head stage", "learning rate", gt=0)
-    max_lr_full: Number = _parameter(3e-4, "peak of fine-tuning", "learning rate", gt=0)
-    weight_decay: Number = _parameter(0.05, "of AdamW", ge=0)
-    model_name: str = _parameter("test_efficientnet", "any model name of timm")
+    n_posters: int | None = _parameter(64, "number of training posters; none: all", "posters", ge=16)
+    img_size: list[int] = _parameter(
+        [64, 48], "height and width of the model's input", "pixels", min_length=2, max_length=2
+    )
+    batch_size: int = _parameter(16, "size of a batch", "posters", ge=1)
+    n_epochs: int = _parameter(2, "length of the head stage", "epochs", ge=1)
+    max_lr_head: Number = _parameter(1e-3, "peak rate of the head stage", "learning rate", gt=0)
+    max_lr_full: Number = _parameter(3e-4, "peak rate of fine-tuning", "learning rate", gt=0)
+    weight_decay: Number = _parameter(0.05, "weight decay of AdamW", ge=0)
+    model_name: str = _parameter("test_efficientnet", "name of any timm model")
     pretrained: Flag = _parameter(False, "start from ImageNet weights")
-    min_positives: int = _parameter(2, "a genre with fewer is left out of the macro AP", "posters", ge=1)
-    seed: int = _parameter(42, "of everything random", ge=0, le=_LARGEST_SEED)
-    repeats: int = _parameter(1, "of fine-tuning, prediction and decoding", ge=1)
-    head_repeats: int = _parameter(1, "of the head stage, which takes by far the longest", ge=1)
-    jobs: list[Literal["head", "finetune", "predict"]] = _parameter(["head", "finetune", "predict"], "what is measured")
+    min_positives: int = _parameter(2, "positives that a genre needs to count in the macro AP", "posters", ge=1)
+    seed: int = _parameter(42, "random seed of everything", ge=0, le=_LARGEST_SEED)
+    repeats: int = _parameter(1, "repetitions of fine-tuning, prediction and decoding", ge=1)
+    head_repeats: int = _parameter(1, "repetitions of the head stage, which takes by far the longest", ge=1)
+    jobs: list[Literal["head", "finetune", "predict"]] = _parameter(["head", "finetune", "predict"], "jobs to measure")
     contenders: list[Literal["postergenre", "compiled", "fastai", "torch", "timm", "lightning"]] = _parameter(
-        ["postergenre", "torch"], "who is measured; compiled: fine-tuning with `compile`"
+        ["postergenre", "torch"], "programs to measure; compiled: fine-tuning with `compile`"
     )
     peers_python: str | None = _parameter(
-        None, "Python of the environment of bench/peers.txt, for fastai and lightning", min_length=1
+        None, "Python of the environment with bench/peers.txt, for fastai and lightning", min_length=1
     )
-    readme: str | None = _parameter(None, "a Markdown file whose table of results is replaced", min_length=1)
-    overwrite: Flag = _parameter(False, "start anew where results of other parameters, code or machine are there")
+    readme: str | None = _parameter(None, "Markdown file whose table of results is replaced", min_length=1)
+    overwrite: Flag = _parameter(False, "start again if there are results of other parameters, code or machine")
 
     _free_name = field_validator("experiment_name")(_free_name)
 
 # %% ../nbs/03_params.ipynb #7d10ab40
 class AuditParams(Schema):
-    "The job `audit`."
+    "Parameters of the job `audit`."
 
     root_path: str | None = _parameter(
-        None, "data folder; none: the environment's ROOT_PATH, or else demo posters", min_length=1
+        None, "data folder; none: the environment variable ROOT_PATH, or demo posters", min_length=1
     )
-    id_column: str = _parameter("auto", "column of the ids; auto: `Id`, or what is found to be it", min_length=1)
-    genre_column: str = _parameter("auto", "column of the genres as text; auto: `Genre`, if it is there", min_length=1)
+    id_column: str = _parameter("auto", "column with the ids; auto: `Id`, or a detected column", min_length=1)
+    genre_column: str = _parameter("auto", "column with the genres as text; auto: `Genre`, if it exists", min_length=1)
     genre_separator: str | None = _parameter(
-        "auto", "of the genres in a cell, such as '|'; none: a cell is one genre; auto: found", min_length=1
+        "auto", "separator of genres in a cell, such as '|'; none: one genre per cell; auto: detected", min_length=1
     )
-    pictures: Flag = _parameter(True, "decode every picture; false: the tables and the names of the pictures only")
-    n_demo_posters: int = _parameter(160, "drawn where there is no data folder", "posters", ge=100)
-    split_fractions: list[Number] = _parameter([0.8, 0.1, 0.1], "of train, valid and test, where no split files exist")
-    split_seed: int = _parameter(42, "of the split", ge=0, le=_LARGEST_SEED)
-    drop_genres: list[str] = _parameter(["N/A", "Reality-TV"], "genres left out of the table")
-    min_positives: int = _parameter(10, "a genre with fewer in a split is left out of its averages", "posters", ge=1)
+    pictures: Flag = _parameter(
+        True, "decode every picture; false: check only the tables and the names of the pictures"
+    )
+    n_demo_posters: int = _parameter(160, "number of demo posters, drawn if there is no data folder", "posters", ge=100)
+    split_fractions: list[Number] = _parameter(
+        [0.8, 0.1, 0.1], "fractions of train, valid and test, used if no split files exist"
+    )
+    split_seed: int = _parameter(42, "random seed of the split", ge=0, le=_LARGEST_SEED)
+    drop_genres: list[str] = _parameter(["N/A", "Reality-TV"], "genres to leave out of the table")
+    min_positives: int = _parameter(
+        10, "positives that a genre needs in a split to count in its averages", "posters", ge=1
+    )

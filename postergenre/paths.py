@@ -18,7 +18,7 @@ from typing import Any
 
 # %% ../nbs/01_paths.ipynb #f1282189
 def project_root() -> Path:
-    "The checkout we are in (a folder with `settings.ini` and `nbs/`, here or above), or else the current folder."
+    "Return the nearest folder, here or above, with `settings.ini` and `nbs/`; otherwise the current folder."
     here = Path.cwd().resolve()
     for folder in (here, *here.parents):
         if (folder / "settings.ini").is_file() and (folder / "nbs").is_dir():
@@ -27,20 +27,20 @@ def project_root() -> Path:
 
 
 def runs_path() -> Path:
-    "Where results go: the environment variable `RUNS_PATH`, or `runs/` of the project."
+    "Return the folder of the results: the environment variable `RUNS_PATH`, or `runs/` in the project."
     return Path(os.environ.get("RUNS_PATH") or project_root() / "runs").resolve()
 
 # %% ../nbs/01_paths.ipynb #00854ebb
 def resolve_path(
-    path: str | Path,  # absolute, or relative to where the user stands
+    path: str | Path,  # absolute, or relative to the current folder
 ) -> Path:
-    "The absolute path meant by `path`; inside `nbs/` a relative one is read from the project's root."
+    "Return the absolute path; inside `nbs/`, a relative path is resolved from the project's root."
     here, root = Path.cwd().resolve(), project_root()
     return ((root if here == root / "nbs" else here) / Path(path).expanduser()).resolve()
 
 # %% ../nbs/01_paths.ipynb #5984b55b
 class WriteError(OSError):
-    "A file could not be written, and none was left half written. Notebooks show the message alone."
+    "A file could not be written; no partial file is left, and notebooks show no stack trace."
 
     def __str__(self) -> str:
         return self.strerror
@@ -51,29 +51,29 @@ class WriteError(OSError):
 # %% ../nbs/01_paths.ipynb #f74d5512
 @contextlib.contextmanager
 def as_write_errors(
-    path: str | Path,  # the file that is written, for the message
+    path: str | Path,  # file being written, for the message
 ) -> Iterator[None]:
-    "Raise `WriteError` in place of the errors of a full disk or of a folder that cannot be written to."
+    "Raise `WriteError` if the disk is full or the folder cannot be written to."
     try:
         yield
-    except WriteError:  # of a file that was written for this one
+    except WriteError:  # raised by a nested write
         raise
     except OSError as error:
-        path, said = Path(path), os.strerror(error.errno or 0)
+        path, reason = Path(path), os.strerror(error.errno or 0)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            problem = f"There is no space left in {path.parent} for {path.name} ({said}). Make room there"
+            problem = f"There is no space left in {path.parent} for {path.name} ({reason}). Free some space there"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            problem = f"Cannot write to {path.parent}: {path.name} is refused ({said}). Allow it"
+            problem = f"Cannot write {path.name} to {path.parent} ({reason}). Make the folder writable"
         else:
             raise
-        words = f"{problem}, or write elsewhere (RUNS_PATH says where runs are), and run the same command again."
+        words = f"{problem}, or write elsewhere (RUNS_PATH sets the folder of runs), and run the same command again."
         raise WriteError(error.errno, words) from error
 
 # %% ../nbs/01_paths.ipynb #3f0a61c2
 def _flush(
-    path: Path,  # a file, or a folder of files
+    path: Path,  # file, or folder of files
 ) -> None:
-    "Wait until the files are on the disk."
+    "Wait until all data of the files is on the disk."
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file():
             with file.open("rb") as content:
@@ -82,9 +82,9 @@ def _flush(
 # %% ../nbs/01_paths.ipynb #0ee78c6a
 @contextlib.contextmanager
 def write_atomically(
-    path: str | Path,  # the file or folder to write; missing folders above it are made
+    path: str | Path,  # file or folder to write; missing parent folders are created
 ) -> Iterator[Path]:
-    "Yields a temporary path beside `path`, and moves it into place when the block ends without an error."
+    "Yield a temporary path next to `path`, and move it into place if the block ends without an error."
     path = Path(path)
     with as_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,9 +98,9 @@ def write_atomically(
 
 # %% ../nbs/01_paths.ipynb #ac48b450
 def write_json(
-    path: str | Path,  # the file to write
+    path: str | Path,  # file to write
     value: Any,  # plain data: dicts, lists, strings, finite numbers, None
 ) -> None:
-    "Writes `value` as indented JSON, whole or not at all; NaN is refused, because JSON has none."
+    "Write `value` as indented JSON, completely or not at all; raise `ValueError` for NaN, which JSON lacks."
     with write_atomically(path) as unfinished:
         unfinished.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

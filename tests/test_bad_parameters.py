@@ -15,7 +15,7 @@ from postergenre.values import kinds_of
 
 BAD = {
     "unknown name": ({"n_epoch": 5}, ["`n_epoch` (given: 5) is not a parameter", "Did you mean `n_epochs`?"]),
-    "wrong type": ({"batch_size": "many"}, ["`batch_size`: given 'many'", "a whole number, at least 1"]),
+    "wrong type": ({"batch_size": "many"}, ["`batch_size`: given 'many'", "an integer, at least 1"]),
     "YAML's off": ({"scheduler": False}, ["`scheduler`: given False", "'one_cycle'"]),
     "taken name": ({"experiment_name": "cache"}, ["`experiment_name`: given 'cache'", "any other name"]),
     "empty path": ({"checkpoint_name": ""}, ["`checkpoint_name`: given ''", "not empty"]),

@@ -61,7 +61,7 @@ def test_an_uploaded_poster_shows_its_genres_and_leaves_no_file(page, visit, cha
 
 
 @pytest.mark.parametrize(
-    "name, words", [("rubbish.jpg", "is empty, or no picture"), ("<img src=x onerror=x>.png", "no picture")]
+    "name, words", [("rubbish.jpg", "is empty or not a picture"), ("<img src=x onerror=x>.png", "not a picture")]
 )
 def test_rubbish_gets_a_sentence(page, visit, shots, name, words):
     give(page, {"name": name, "mimeType": "image/jpeg", "buffer": b"this is no picture"})

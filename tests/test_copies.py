@@ -161,7 +161,7 @@ def test_looking_and_comparing_show_progress(root, tmp_path, monkeypatch):
     assert [line for line in shown if "compared" in line[2]] == [
         (done, 60, "pictures compared") for done in (25, 50, 60)
     ]
-    assert (60, 60, "pictures looked at") in shown
+    assert (60, 60, "pictures inspected") in shown
     shown.clear()
     inspect_pictures(paths, tmp_path / "pictures.npz")
     assert not shown

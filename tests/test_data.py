@@ -147,7 +147,7 @@ def test_a_leak_is_told_in_the_table_and_in_a_sentence(root):
     train, test = (pd.read_csv(root / f"{split}_df.csv", dtype=str) for split in ("train", "test"))
     picture = Image.open(root / "Images" / f"{train['Id'][0]}.jpg")
     picture.resize((150, 225)).save(root / "Images" / f"{test['Id'][0]}.jpg", quality=70)
-    with pytest.raises(AuditError, match=r"more than one split file: 1 .*\(test\).*must not be tested on"):
+    with pytest.raises(AuditError, match=r"more than one split file: 1 .*\(test\).*must not be in both"):
         load_data(root)
     table = audit(root).set_index("kind")
     assert table.loc["the same picture in more than one split file", "action"] == "stops the run"
@@ -159,13 +159,13 @@ def test_a_leak_stops_the_job_before_it_trains(root, papermill, runs):
     with open(root / "valid_df.csv", "a") as table:
         table.write(seen + "\n")
     done = papermill("train", "leak", env={"ROOT_PATH": str(root)}, experiment_name="leak")
-    assert done.returncode != 0 and "must not be tested on" in done.stderr
+    assert done.returncode != 0 and "must not be in both" in done.stderr
     assert not list((runs / "leak").glob("*.pth")) and not (runs / "leak" / "summary.json").exists()
 
 
 def test_a_file_that_is_no_cache_is_not_overwritten(root):
     before = (root / "train.csv").read_bytes()
-    with pytest.raises(ValueError, match="no cache of an audit"):
+    with pytest.raises(ValueError, match="cannot be the cache of an audit"):
         load_data(root, PARTS, cache=root / "train.csv")
     assert (root / "train.csv").read_bytes() == before
 

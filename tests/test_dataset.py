@@ -101,7 +101,7 @@ def test_a_worker_tells_which_picture_is_broken(paths, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
     loader = make_loader(dataset_of([*paths, str(broken)]), batch_size=4, num_workers=2)
-    with pytest.raises(PosterError, match="broken.jpg is empty, or no picture"):
+    with pytest.raises(PosterError, match="broken.jpg is empty or not a picture"):
         list(loader)
 
 

@@ -154,7 +154,7 @@ def test_pipes_devices_and_circles_of_links_are_no_trap(root):
     data = load_data(root, (0.6, 0.2, 0.2), min_positives=1)
     (found,) = data.findings.query("kind == 'unreadable pictures'")["examples"]
     assert "demo0000 (is a named pipe, not a file)" in found and "demo0001 (is a device, not a file)" in found
-    assert "demo0002 (has 1,000,000 MB; allowed are 500" in found
+    assert "demo0002 (has 1,000,000 MB; the limit is 500" in found
     assert "pictures with the name of another" not in set(data.findings["kind"])
 
 
@@ -163,8 +163,8 @@ def test_a_small_file_that_would_fill_the_memory_is_refused_by_all(tmp_path):
     Image.new("1", (14_000, 14_000)).save(tmp_path / "huge.png")
     assert (tmp_path / "large.png").stat().st_size < 400_000
     words = {
-        "large.png": "would take 951 MB of memory; allowed are 640",
-        "huge.png": "196,000,000 pixels; allowed are 80",
+        "large.png": "would take 951 MB of memory; the limit is 640",
+        "huge.png": "196,000,000 pixels; the limit is 80",
     }
     for name, reason in words.items():
         path = tmp_path / name
@@ -180,7 +180,7 @@ def test_a_small_file_that_would_fill_the_memory_is_refused_by_all(tmp_path):
 
 def test_no_raw_words_of_pillow_on_many_pixels(tmp_path):
     Image.new("1", (10_000, 10_000)).save(tmp_path / "large.png")
-    assert inspect_picture(str(tmp_path / "large.png")).fault.startswith("has 10000 x 10000 pixels; allowed are")
+    assert inspect_picture(str(tmp_path / "large.png")).fault.startswith("has 10000 x 10000 pixels; the limit is")
     assert describe_error(PermissionError(13, "denied")) == "cannot be read; you lack the permission"
 
 

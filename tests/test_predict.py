@@ -68,7 +68,7 @@ def test_a_csv_and_a_folder_of_shards_are_the_same_table(folder):
         .equals(table[GENRES].replace("", np.nan).astype("float32").astype(float).round(6))
     )
     assert table["path"].tolist() == [f"{number:04d}.png" for number in range(10)]
-    assert table.loc[3, "error"].startswith("0003.png is empty, or no picture") and table.loc[3, "genres"] == ""
+    assert table.loc[3, "error"].startswith("0003.png is empty or not a picture") and table.loc[3, "genres"] == ""
     assert not list(folder.glob(".*"))
 
 

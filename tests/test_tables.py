@@ -139,7 +139,7 @@ def test_a_column_of_0_and_1_that_no_cell_names_is_no_genre(root, rows):
     save(written(rows).assign(video=[number % 2 == 0 for number in range(len(rows))]), root)
     data = load_data(root, PARTS)
     assert data.genres == DEMO_GENRES
-    assert kinds(data.findings)["columns of train.csv that are no genres"][:2] == (1, "video")
+    assert kinds(data.findings)["columns of train.csv that are not genres"][:2] == (1, "video")
     save(written(rows).assign(Drama=0), root)
     disagree = kinds(load_data(root, PARTS).findings)["text and 0/1 columns disagree in train.csv"]
     assert disagree[0] == sum("Drama" in genres for genres in rows["Genre"]) and disagree[1].endswith("in Drama")
@@ -200,12 +200,12 @@ def test_the_model_card_counts_genres_of_any_name(genre):
 def test_files_of_a_split_under_other_names_are_named(root, rows):
     for name in ("val.csv", "test.csv"):
         shutil.copy(root / "train.csv", root / name)
-    count, examples, action = kinds(load_data(root, PARTS).findings)["tables that look like a part of a split"]
+    count, examples, action = kinds(load_data(root, PARTS).findings)["tables that look like part of a split"]
     assert (count, examples) == (2, "test.csv, val.csv") and "train_df.csv, valid_df.csv and test_df.csv" in action
     (root / "val.csv").unlink()
     load_data(root, PARTS).save(root)
     (root / "test_df.csv").unlink()
-    assert kinds(load_data(root).findings)["tables that look like a part of a split"][1] == "test.csv"
+    assert kinds(load_data(root).findings)["tables that look like part of a split"][1] == "test.csv"
 
 
 def test_ids_without_their_zeros_are_shown_next_to_the_picture(root, rows):
@@ -228,10 +228,10 @@ def test_rare_labels_leave_no_split_empty(root, rows):
     assert len(table) == 60
     data = load_data(root, (0.8, 0.1, 0.1))
     count, _, action = kinds(data.findings)["genres too rare to be stratified"]
-    assert (count, action) == (41, "posters dealt out evenly") and len(data.train) == 48 and len(data.valid) > 2
+    assert (count, action) == (41, "posters distributed evenly") and len(data.train) == 48 and len(data.valid) > 2
     save(rows.assign(Genre=[f"label {number}" for number in range(60)]), root)
     with pytest.raises(
-        AuditError, match="48 of 48 genres have one poster only"
+        AuditError, match="48 of 48 genres have only one poster"
     ):  # all the others have no poster to learn
         load_data(root, (0.8, 0.1, 0.1))
 

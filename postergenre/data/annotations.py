@@ -24,18 +24,18 @@ from ..errors import nearest
 # %% ../../nbs/15_data.annotations.ipynb #ec2ad882
 _LAYOUT = (
     "Expected: train.csv (columns Id and Genre, or Id and a column of 0 and 1 for each genre), or train_df.csv, "
-    "valid_df.csv and test_df.csv, beside the folder Images/ with the pictures, named by Id. Instead of .csv, "
-    ".tsv, .csv.gz, .tsv.gz, .parquet or .xlsx will do."
+    "valid_df.csv and test_df.csv, next to the folder Images/ with the pictures, named by Id. Instead of .csv, "
+    ".tsv, .csv.gz, .tsv.gz, .parquet and .xlsx also work."
 )
 SPLITS = ("train", "valid", "test")
-_TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".xlsx")  # the first that is there is read
+_TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".xlsx")  # the first that exists is read
 _SPLIT_NAME = re.compile(r"(train|val|valid|validation|dev|test|eval|holdout)[ _.-]?(df|set|data|labels|split)?")
 
 
 def _tables_in(
-    root: Path,  # the data folder
+    root: Path,  # data folder
 ) -> dict[str, list[Path]]:
-    "Return the tables in a folder by their name without ending, in lower case; the first of each is read."
+    "Return the tables in a folder by name, in lower case and without ending; the first of each list is read."
     found: dict[str, list[Path]] = {}
     for suffix in _TABLE_SUFFIXES:
         for path in sorted(root.iterdir()):
@@ -45,9 +45,9 @@ def _tables_in(
 
 # %% ../../nbs/15_data.annotations.ipynb #7d10ab67
 def _find_tables(
-    root: Path,  # the data folder
+    root: Path,  # data folder
 ) -> dict[str, Path]:
-    "Return the annotation files by split; `train.csv`, not split yet, has an empty key. Raise `FileNotFoundError`."
+    "Return the annotation files by split, `train.csv` under an empty key; raise `FileNotFoundError` if one is missing."
     found = {name: paths[0] for name, paths in _tables_in(root).items()}
     given = {split: found[f"{split}_df"] for split in SPLITS if f"{split}_df" in found}
     if given and not {"train", "valid"} <= set(given):
@@ -63,30 +63,30 @@ def _find_tables(
 
 # %% ../../nbs/15_data.annotations.ipynb #7d10ab68
 def _about_tables(
-    root: Path,  # the data folder
-    files: dict[str, Path],  # from `_find_tables`
+    root: Path,  # data folder
+    files: dict[str, Path],  # result of `_find_tables`
 ) -> list[Finding]:
-    "Return findings on the files of a split, and on tables that look like a part of one and are not read."
+    "Return findings on the files of a split, and on tables that look like part of a split but are not read."
     findings, used = [], [path.name for path in files.values()]
     tables = [path.name for name, paths in _tables_in(root).items() for path in paths if _SPLIT_NAME.fullmatch(name)]
     if "train" in files:
         own = [name for name in tables if name.lower().startswith("train.")]
         unread = f", nor {summarize_names(own)}" if own else ""
         action = f"used as given; split_fractions and split_seed are not{unread}"
-        findings.append(Finding("files that say how the posters are split", len(used), summarize_names(used), action))
+        findings.append(Finding("files that give the split of the posters", len(used), summarize_names(used), action))
         used += own
     if others := [name for name in tables if name not in used]:
         action = "not read; to give a split, name its files train_df.csv, valid_df.csv and test_df.csv"
         findings.append(
-            Finding("tables that look like a part of a split", len(others), summarize_names(others, 9), action)
+            Finding("tables that look like part of a split", len(others), summarize_names(others, 9), action)
         )
     return findings
 
 # %% ../../nbs/15_data.annotations.ipynb #c4da4ed8
 def _find_pictures(
-    root: Path,  # the data folder
+    root: Path,  # data folder
 ) -> tuple[dict[str, str], list[Finding]]:
-    "Paths of the pictures by file name without ending; findings. Raises `FileNotFoundError`."
+    "Return the paths of the pictures by file name without ending, and findings; raise `FileNotFoundError`."
     top = next((root / name for name in ("Images", "images") if (root / name).is_dir()), None)
     if top is None:
         raise FileNotFoundError(f"There is no folder Images/ in {root}. {_LAYOUT}")
@@ -108,19 +108,19 @@ def _find_pictures(
 # %% ../../nbs/15_data.annotations.ipynb #facb88d2
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    "Posters and their genres, before or after the pictures were looked at."
+    "Posters and their genres, before or after the pictures were checked."
 
-    table: pd.DataFrame  # Id, path (missing where there is no picture), split (empty: not split yet), uint8 genres
+    table: pd.DataFrame  # Id, path (missing without a picture), split (empty before the split), uint8 genres
     genres: list[str]  # in alphabetical order
     findings: list[Finding]
-    reading: str = ""  # how the tables were read, in a line
-    hint: str = ""  # an Id without a picture, and a picture without an Id
+    reading: str = ""  # description of how the tables were read, one line
+    hint: str = ""  # example of an Id without a picture and a picture without an Id
 
 # %% ../../nbs/15_data.annotations.ipynb #69462376
 def _merge_rows(
     table: pd.DataFrame,  # split, Id, uint8 genres
 ) -> tuple[pd.DataFrame, list[Finding]]:
-    "One row a poster and split, sorted by Id; findings."
+    "Return one row per poster and split, sorted by Id, and findings."
     findings = []
     if (empty := table["Id"] == "").any():
         findings.append(
@@ -135,7 +135,10 @@ def _merge_rows(
         names = table["Id"][other].unique()
         findings.append(
             Finding(
-                "ids that stand twice with other genres", len(names), summarize_names(names), "merged: genres of both"
+                "ids that occur twice with different genres",
+                len(names),
+                summarize_names(names),
+                "merged: genres of both",
             )
         )
         merged = table[other].groupby(["split", "Id"], as_index=False).max()
@@ -145,35 +148,39 @@ def _merge_rows(
 # %% ../../nbs/15_data.annotations.ipynb #1c430f3c
 def _drop_some_genres(
     table: pd.DataFrame,  # Id, genres and other columns
-    genres: Sequence[str],  # all that there are
-    drop_genres: Sequence[str],  # to be left out
+    genres: Sequence[str],  # all genres
+    drop_genres: Sequence[str],  # genres to leave out
 ) -> tuple[pd.DataFrame, list[str], list[Finding]]:
-    "The table without these genres, the genres that stay, findings."
-    gone = [genre for genre in genres if genre in drop_genres]
-    stay = [genre for genre in genres if genre not in drop_genres]
+    "Return the table without these genres, the remaining genres, and findings."
+    dropped = [genre for genre in genres if genre in drop_genres]
+    kept = [genre for genre in genres if genre not in drop_genres]
     findings = []
-    if gone:
-        said = summarize_names((f"{genre} ({table[genre].sum():,})" for genre in gone), 9)
-        findings.append(Finding("genres in drop_genres", len(gone), said, "left out"))
+    if dropped:
+        names = summarize_names((f"{genre} ({table[genre].sum():,})" for genre in dropped), 9)
+        findings.append(Finding("genres in drop_genres", len(dropped), names, "left out"))
     for name in drop_genres:
         if name not in genres and (close := nearest(name, genres)):
             findings.append(
-                Finding("drop_genres names no genre of the table", 1, name + "." + close, "nothing left out")
+                Finding(
+                    "names in drop_genres that are not genres of the table", 1, name + "." + close, "nothing left out"
+                )
             )
-    alike = pd.Series(stay, dtype=str).str.lower().str.replace(r"\W", "", regex=True)
-    if len(same := [genre for genre, twice in zip(stay, alike.duplicated(keep=False), strict=True) if twice]):
+    alike = pd.Series(kept, dtype=str).str.lower().str.replace(r"\W", "", regex=True)
+    if len(same := [genre for genre, twice in zip(kept, alike.duplicated(keep=False), strict=True) if twice]):
         findings.append(
-            Finding("genres that are spelt almost alike", len(same), summarize_names(same), "kept as different genres")
+            Finding(
+                "genres with almost the same spelling", len(same), summarize_names(same), "kept as different genres"
+            )
         )
-    return table.drop(columns=gone), stay, findings
+    return table.drop(columns=dropped), kept, findings
 
 # %% ../../nbs/15_data.annotations.ipynb #e4cce54b
 def _join_tables(
-    root: Path,  # the data folder, for messages
-    read: dict[str, Table],  # by split
+    root: Path,  # data folder, for messages
+    read: dict[str, Table],  # tables by split
     drop_genres: Sequence[str] = (),
 ) -> Annotations:
-    "The rows of all files, with the same genres; raises `AuditError` where the files of a split have other genres."
+    "Join the rows of all files; raise `AuditError` if the files of a split have different genre columns."
     named = {genre for table in read.values() if table.text is not None for genre in table.text}
     labels = {split: labels_of(table, named) for split, table in read.items()}
     findings = [finding for of_file in labels.values() for finding in of_file.findings]
@@ -183,7 +190,7 @@ def _join_tables(
     if differ:
         findings.append(
             Finding(
-                "genres that not every split file has",
+                "genres that some split files lack",
                 len(differ),
                 summarize_names(differ),
                 STOPS,
@@ -204,24 +211,24 @@ def _join_tables(
 # %% ../../nbs/15_data.annotations.ipynb #7ca0d47a
 def _describe_reading(
     read: Iterable[Table],
-    annotations: Annotations,  # the rows of all of them
-    without: int,  # rows without a genre
+    annotations: Annotations,  # joined rows of all tables
+    without: int,  # number of rows without a genre
 ) -> str:
-    "Return a line that says how the tables were read."
+    "Return a line that describes how the tables were read."
     files: dict[str, list[str]] = {}
     for table in read:
         files.setdefault(table.words, []).append(table.name)
-    said = "; ".join(f"{' and '.join(names)}: {words}" for words, names in files.items())
+    ways = "; ".join(f"{' and '.join(names)}: {words}" for words, names in files.items())
     n = len(annotations.table)
     counts = f"{n:,} row{'s' * (n != 1)}, {len(annotations.genres)} genres, {without:,} row{'s' * (without != 1)}"
-    return f"{said}; {counts} without a genre"
+    return f"{ways}; {counts} without a genre"
 
 # %% ../../nbs/15_data.annotations.ipynb #f8b4ef71
 def _picture_hint(
     ids: Iterable[str],
     pictures: dict[str, str],  # paths by name
 ) -> str:
-    "Return an Id without a picture next to the picture that it may mean, or nothing if each Id has one."
+    "Return an Id without a picture and the picture it may refer to, or an empty string if each Id has one."
     alike = {plain_name(name).lstrip("0"): path for name, path in pictures.items()}
     missing = [name for name in ids if name not in pictures]
     if not missing:
@@ -234,11 +241,11 @@ def _picture_hint(
 
 # %% ../../nbs/15_data.annotations.ipynb #7d10ab65
 def read_rows(
-    root: str | Path,  # the data folder
+    root: str | Path,  # data folder
     drop_genres: Sequence[str] = (),  # genres to leave out
-    how: TableFormat = TableFormat(),  # noqa: B008, it cannot be changed
+    how: TableFormat = TableFormat(),  # noqa: B008, immutable
 ) -> tuple[Annotations, dict[str, str]]:
-    "Read the tables, and return all rows and the paths of the pictures by name; raise as `read_annotations` does."
+    "Read the tables; return all rows, and the pictures' paths by name. Raise the errors of `read_annotations`."
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"There is no data folder {root}. {_LAYOUT}")
@@ -256,17 +263,17 @@ def read_rows(
         joined.findings.append(Finding("pictures without a row", len(without), summarize_names(without), "not used"))
     reading = _describe_reading(read.values(), joined, int((~table[joined.genres].any(axis=1)).sum()))
     paths = pd.Series([pictures.get(name) for name in table["Id"]], index=table.index, dtype=object)
-    table.insert(1, "path", paths)  # as objects: with pyarrow, pandas refuses text that is not Unicode
+    table.insert(1, "path", paths)  # as objects, because pandas with pyarrow rejects text that is not Unicode
     findings = findings + _about_tables(root, files) + joined.findings
     return Annotations(table, joined.genres, findings, reading, _picture_hint(table["Id"], pictures)), pictures
 
 # %% ../../nbs/15_data.annotations.ipynb #7d10ab25
 def read_annotations(
-    root: str | Path,  # the data folder
+    root: str | Path,  # data folder
     drop_genres: Sequence[str] = (),  # genres to leave out
-    how: TableFormat = TableFormat(),  # noqa: B008, it cannot be changed
+    how: TableFormat = TableFormat(),  # noqa: B008, immutable
 ) -> Annotations:
-    "Read the tables and find each row's picture, unopened; raise `FileNotFoundError`, `ValueError`, `AuditError`."
+    "Read the tables and find each row's picture; raise `FileNotFoundError`, `ValueError` or `AuditError`."
     rows, _ = read_rows(root, drop_genres, how)
     table, findings = rows.table, list(rows.findings)
     if (none := ~table[rows.genres].any(axis=1)).any():

@@ -29,13 +29,13 @@ from ..machine import with_progress
 from ..paths import write_atomically
 
 # %% ../../nbs/16_data.audit.ipynb #4b3c5e83
-_BLANK_RANGE = 16  # of 255: darkest to lightest grey of a picture that shows nothing
+_BLANK_RANGE = 16  # a picture is blank if its greys differ by less than this, of 255
 
 
 def grey_picture(
-    content: bytes,  # of a picture file
+    content: bytes,  # content of a picture file
 ) -> Image.Image:
-    "The picture in grey, JPEG at reduced size; raises as `open_rgb` does."
+    "Return the picture in grey, a JPEG at reduced size; raise the errors of `open_rgb`."
     return open_rgb(io.BytesIO(content), about=128, grey=True).convert("L")
 
 # %% ../../nbs/16_data.audit.ipynb #cdcb5f9d
@@ -43,37 +43,37 @@ _NO_THUMBNAIL = np.zeros(THUMBNAIL[::-1], dtype=np.uint8)
 
 
 class Inspected(NamedTuple):
-    "What is kept of a picture."
+    "Result of inspecting a picture."
 
-    fault: str = ""  # why it cannot be used; empty: it can
-    digest: str = ""  # of the file's bytes: BLAKE2b, 32 hexadecimal digits
+    fault: str = ""  # reason why it cannot be used; empty if it can
+    digest: str = ""  # digest of the file's bytes: BLAKE2b, 32 hexadecimal digits
     thumbnail: np.ndarray = _NO_THUMBNAIL  # see `postergenre.data.copies`
 
 # %% ../../nbs/16_data.audit.ipynb #6f4453f4
 def inspect_picture(
-    path: str,  # a picture file
+    path: str,  # picture file
 ) -> Inspected:
-    "Reads and decodes one picture; a fault is returned, not raised."
+    "Read and decode one picture; a fault is returned and not raised."
     try:
         content = read_file(path)
         grey = grey_picture(content)
     except PosterError as error:
         return Inspected(str(error))
-    except Exception as error:  # decoders raise whatever they like at bytes made up or cut off
+    except Exception as error:  # decoders raise nearly anything for damaged bytes
         return Inspected("cut off" if "truncated" in str(error) else f"unreadable, {type(error).__name__}")
     darkest, lightest = grey.getextrema()
     digest = hashlib.blake2b(content, digest_size=16).hexdigest()
     return Inspected("blank" if lightest - darkest < _BLANK_RANGE else "", digest, thumbnail(grey))
 
 # %% ../../nbs/16_data.audit.ipynb #0019094b
-_VERSION = "postergenre pictures 2"  # of the remembered pictures; another one is made again
+_VERSION = "postergenre pictures 2"  # version of the cache; a file of another version is replaced
 _NO_COPIES = np.empty((0, 2), dtype="<U32")
 
 
 def fingerprint(
-    path: str,  # a file
+    path: str,  # file
 ) -> str:
-    "The decoder's version, size and time of change; another stamp means another picture."
+    "Return the decoder's version and the file's size and time of change, or an empty string if it does not exist."
     try:
         about = os.stat(path)
     except OSError:
@@ -82,38 +82,38 @@ def fingerprint(
 
 # %% ../../nbs/16_data.audit.ipynb #69e1cbea
 def _read_cache(
-    cache: str | Path | None,  # a file that `_write_cache` wrote; may be missing or damaged
-    stamps: dict[str, str],  # of the pictures that are wanted
+    cache: str | Path | None,  # file written by `_write_cache`; may be missing or damaged
+    fingerprints: dict[str, str],  # fingerprints of the wanted pictures, by path
 ) -> tuple[dict[str, Inspected], np.ndarray]:
-    "Return what is known of pictures that did not change since, and the copies among all of them, by digest."
+    "Return the results for unchanged pictures, and the digests of pairs of copies among all pictures."
     if cache is None:
         return {}, _NO_COPIES
     if Path(cache).suffix != ".npz":
-        raise ValueError(f"{Path(cache).name} is no cache of an audit; allowed is a file named *.npz. Name another.")
+        raise ValueError(f"{Path(cache).name} cannot be the cache of an audit; allowed: a file named *.npz.")
     try:
         with np.load(cache) as stored:
             names, marks, faults, digests = (stored[name].tolist() for name in ("path", "stamp", "fault", "digest"))
             rows = zip(names, marks, map(Inspected, faults, digests, stored["thumbnail"]), strict=True)
-            known = {name: picture for name, mark, picture in rows if stamps.get(name) == mark != ""}
+            known = {name: picture for name, mark, picture in rows if fingerprints.get(name) == mark != ""}
             return (known, stored["copies"]) if stored["version"] == _VERSION else ({}, _NO_COPIES)
-    except Exception:  # missing, or damaged, at which numpy and zipfile raise whatever they like
+    except Exception:  # missing or damaged; numpy and zipfile raise nearly anything
         return {}, _NO_COPIES
 
 # %% ../../nbs/16_data.audit.ipynb #92ff5544
 def _write_cache(
-    cache: str | Path,  # a file named *.npz
-    stamps: dict[str, str],  # of the pictures
-    known: dict[str, Inspected],  # all of them
+    cache: str | Path,  # file named *.npz
+    fingerprints: dict[str, str],  # fingerprints of all pictures, by path
+    known: dict[str, Inspected],  # results for all pictures, by path
     copies: np.ndarray,  # (pairs, 2) str: digests of pictures that are copies of each other
 ) -> None:
-    "Write what `_read_cache` reads."
-    faults, digests, thumbnails = zip(*(known[path] for path in stamps), strict=True)
-    columns = {"path": list(stamps), "stamp": list(stamps.values()), "fault": faults, "digest": digests}
+    "Write the file that `_read_cache` reads."
+    faults, digests, thumbnails = zip(*(known[path] for path in fingerprints), strict=True)
+    columns = {"path": list(fingerprints), "stamp": list(fingerprints.values()), "fault": faults, "digest": digests}
     with write_atomically(cache) as unfinished, unfinished.open("wb") as file:
         np.savez(file, version=_VERSION, copies=copies, thumbnail=np.stack(thumbnails), **columns)
 
 # %% ../../nbs/16_data.audit.ipynb #5edfe40d
-BLOCK = 256  # pictures that are handed to the threads at a time
+BLOCK = 256  # number of pictures submitted to the threads at a time
 
 
 def _inspect_all(
@@ -122,46 +122,46 @@ def _inspect_all(
     "Inspect pictures in parallel."
     with ThreadPoolExecutor() as pool:
         blocks = (pool.map(inspect_picture, paths[start : start + BLOCK]) for start in range(0, len(paths), BLOCK))
-        found = with_progress(chain.from_iterable(blocks), len(paths), "pictures looked at")
+        found = with_progress(chain.from_iterable(blocks), len(paths), "pictures inspected")
         return dict(zip(paths, found, strict=True))
 
 # %% ../../nbs/16_data.audit.ipynb #d0be7ad4
 def _usable_pictures(
     inspected: Iterable[Inspected],
 ) -> dict[str, np.ndarray]:
-    "Return the thumbnails of pictures without a fault, by digest."
+    "Return the thumbnails of the pictures without a fault, by digest."
     return {picture.digest: picture.thumbnail for picture in inspected if not picture.fault}
 
 # %% ../../nbs/16_data.audit.ipynb #c7ed11ac
 def inspect_pictures(
-    paths: Iterable[str],  # picture files, each once
-    cache: str | Path | None = None,  # a file named *.npz to remember them in
+    paths: Iterable[str],  # picture files without duplicates
+    cache: str | Path | None = None,  # file named *.npz that stores the results
 ) -> pd.DataFrame:
-    "Look at every picture and find copies: fault, digest and group, indexed by path."
-    stamps = {path: fingerprint(path) for path in paths}
-    known, copies = _read_cache(cache, stamps)
-    if new := [path for path in stamps if path not in known]:
+    "Inspect every picture and find copies; return fault, digest and group, indexed by path."
+    fingerprints = {path: fingerprint(path) for path in paths}
+    known, copies = _read_cache(cache, fingerprints)
+    if new := [path for path in fingerprints if path not in known]:
         compared = len(_usable_pictures(known.values()))
         known |= _inspect_all(new)
-        thumbnails = _usable_pictures(known.values())  # those that were compared before come first
+        thumbnails = _usable_pictures(known.values())  # those compared before come first
         digests = np.array(list(thumbnails), dtype="<U32")
         if len(digests) > compared:
             found = find_copies(np.stack(list(thumbnails.values())), compared)
             copies = np.concatenate([copies[np.isin(copies, digests).all(axis=1)], digests[found]])
-            copies = np.unique(copies, axis=0)  # a file may have been touched
+            copies = np.unique(copies, axis=0)  # a changed file may have the same content
         if cache is not None:
-            _write_cache(cache, stamps, known, copies)
-    rows = [known[path][:2] for path in stamps]
-    index = pd.Index(list(stamps), dtype=object)  # a path need not be valid text
+            _write_cache(cache, fingerprints, known, copies)
+    rows = [known[path][:2] for path in fingerprints]
+    index = pd.Index(list(fingerprints), dtype=object)  # a path need not be valid text
     table = pd.DataFrame(rows, index=index, columns=["fault", "digest"], dtype=str)
     return table.assign(group=group_pictures(table["digest"], copies))
 
 # %% ../../nbs/16_data.audit.ipynb #e80cc22d
 def wrong_pictures(
     table: pd.DataFrame,  # Id, path, fault
-    hint: str = "",  # an Id without a picture, and a picture without an Id
+    hint: str = "",  # example of an Id without a picture and a picture without an Id
 ) -> list[Finding]:
-    "Findings on rows whose picture is missing, unreadable or blank."
+    "Return findings on rows whose picture is missing, unreadable or blank."
     missing, fault = table["path"].isna(), table["fault"].fillna("")
     unreadable = ~missing & ~fault.isin(["", "blank"])
     named = table["Id"] + " (" + fault + ")"
@@ -192,7 +192,7 @@ def _same_picture_findings(
     table: pd.DataFrame,  # Id, split, group, genres
     genres: Sequence[str],
 ) -> list[Finding]:
-    "Findings on posters that are the same picture; across given splits, that stops the run."
+    "Return findings on posters with the same picture; across given splits, they stop the run."
     shared = table[table["group"].duplicated(keep=False)]
     other = shared.groupby("group")[list(genres)].transform("nunique").gt(1).any(axis=1)
     leaks = shared.groupby("group")["split"].transform("nunique").gt(1)
@@ -203,8 +203,8 @@ def _same_picture_findings(
         ("the same picture in more than one split file", STOPS): leaks,
     }
     advice = (
-        "What is trained on must not be tested on. Leave each picture in one of the files, or remove the split files: "
-        "then a split is made that keeps the same pictures together."
+        "A picture must not be in both training and evaluation data. Leave each picture in one of the files, or remove "
+        "the split files to have a split made that keeps the same pictures together."
     )
     findings = []
     for (kind, action), rows in found.items():
@@ -216,11 +216,11 @@ def _same_picture_findings(
 
 # %% ../../nbs/16_data.audit.ipynb #4d778dd0
 def check_pictures(
-    root: str | Path,  # the data folder, for messages
-    annotations: Annotations,  # from `read_annotations`
-    cache: str | Path | None = None,  # a file named *.npz to remember pictures in
+    root: str | Path,  # data folder, for messages
+    annotations: Annotations,  # result of `read_annotations`
+    cache: str | Path | None = None,  # file named *.npz that stores the results
 ) -> Annotations:
-    "Drops rows without a usable picture and adds the columns `digest` and `group`; raises `AuditError`."
+    "Drop rows without a usable picture and add the columns `digest` and `group`; raise `AuditError`."
     table, genres = annotations.table, annotations.genres
     inspected = inspect_pictures(table["path"].dropna().unique(), cache)
     table = table.join(inspected, on="path")

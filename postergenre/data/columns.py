@@ -19,7 +19,7 @@ from .genres import FLAGS, genres_from_flags, genres_from_text
 from .tables import Finding, read_table_file, summarize_names
 
 # %% ../../nbs/14_data.columns.ipynb #d41ec6e6
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # of pictures
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # endings of pictures
 _ID_NAMES = (
     "id imdb imdbid ttid tconst movieid filmid posterid imageid imgid pictureid filename file image img picture poster "
     "imagename imgname picturename imagefile imgfile posterfile imagepath imgpath posterpath filepath path"
@@ -30,24 +30,24 @@ _GENRE_NAMES = (
 
 
 class TableFormat(NamedTuple):
-    "How a table is to be read."
+    "Settings for reading a table."
 
     id_column: str = "auto"  # name of the column of ids
     genre_column: str = "auto"  # name of the column of genres as text
-    genre_separator: str | None = "auto"  # of the genres in a cell; none: a cell is one genre
+    genre_separator: str | None = "auto"  # separator of the genres in a cell; none: one genre per cell
 
 # %% ../../nbs/14_data.columns.ipynb #6b0ba30a
 def plain_name(
     column: str,
 ) -> str:
-    "Return the name of a column without case and marks."
+    "Return the name of a column in lower case, without punctuation and spaces."
     return re.sub(r"[\W_]", "", column.lower())
 
 # %% ../../nbs/14_data.columns.ipynb #7d10ab71
 def _given_column(
-    cells: pd.DataFrame,  # a table as text
-    name: str,  # as given
-    parameter: str,  # for the message
+    cells: pd.DataFrame,  # table as text
+    name: str,  # name as given
+    parameter: str,  # name of the parameter, for the message
 ) -> str:
     "Return the column of that name; raise `ValueError` if there is none."
     found = [column for column in cells if column == name] or [
@@ -62,13 +62,13 @@ def _given_column(
 def _picture_name(
     text: str,  # "Images/tt0086425.jpg"
 ) -> str:
-    "Return the file name without leading folders and without the ending of a picture."
+    "Return the file name without folders and without the ending of a picture."
     stem, ending = os.path.splitext(re.split(r"[\\/]", text)[-1])
     return stem if ending.lower() in _SUFFIXES else stem + ending
 
 # %% ../../nbs/14_data.columns.ipynb #a8b5e9c9
 def _share_of_pictures(
-    column: pd.Series,  # cells
+    column: pd.Series,  # cells of a column
     pictures: Collection[str],  # names of the pictures, without ending
 ) -> float:
     "Return the share of cells that name a picture, 0 to 1."
@@ -78,11 +78,11 @@ def _share_of_pictures(
 
 # %% ../../nbs/14_data.columns.ipynb #7d10ab20
 def _choose_id_column(
-    cells: pd.DataFrame,  # a table as text
-    given: str,  # its name, or auto
+    cells: pd.DataFrame,  # table as text
+    given: str,  # name of the column, or auto
     pictures: Collection[str],  # names of the pictures, without ending
 ) -> str:
-    "Return the column of ids; raise `ValueError` if none or several would do."
+    "Return the column of ids; raise `ValueError` if there is none or if several are possible."
     if given != "auto":
         return _given_column(cells, given, "id_column")
     found = {column: _share_of_pictures(cells[column], pictures) for column in cells}
@@ -103,26 +103,27 @@ def _choose_id_column(
         row = cells.iloc[0] if len(cells) else pd.Series("", index=cells.columns)
         shown = summarize_names((f"{column!r} ({row[column][:40]!r})" for column in likely or cells), 8)
         raise ValueError(
-            f"has {'several columns' if likely else 'no column'} that may hold the ids; needed: one `Id`, the file "
-            f"name of a picture. Give `id_column`: the name of a column, with its cell in row 1: {shown or 'none'}"
+            f"has {'several columns' if likely else 'no column'} that may hold the ids; needed: a column `Id` "
+            f"with the file names of pictures. Give `id_column`, the name of one of these columns (with row 1): "
+            f"{shown or 'none'}"
         )
     return likely[0]
 
 # %% ../../nbs/14_data.columns.ipynb #7d10ab60
 def _holds_flags(
-    column: pd.Series,  # cells
+    column: pd.Series,  # cells of a column
 ) -> bool:
-    "Return True if a column has 0, 1, true and false, and nothing else."
+    "Return True if a column has values and all of them are 0, 1, true or false."
     cells = set(column.str.strip().str.lower()) - {""}
     return bool(cells) and cells <= set(FLAGS)
 
 # %% ../../nbs/14_data.columns.ipynb #34ff619b
 def _choose_genre_column(
-    cells: pd.DataFrame,  # a table as text
-    given: str,  # its name, or auto
+    cells: pd.DataFrame,  # table as text
+    given: str,  # name of the column, or auto
     id_column: str,
 ) -> str | None:
-    "Return the column of genres as text, or None if there are only columns of 0 and 1; raise `ValueError`."
+    "Return the column of genres as text, or None if there is none; raise `ValueError` if there are several."
     if given != "auto":
         return _given_column(cells, given, "genre_column")
     named = [column for column in cells if plain_name(column) in ("genre", "genres") and column != id_column]
@@ -135,28 +136,30 @@ def _choose_genre_column(
 
 # %% ../../nbs/14_data.columns.ipynb #2917ea6b
 def _other_genre_column(
-    cells: pd.DataFrame,  # a table without `Genre` and columns of 0 and 1
+    cells: pd.DataFrame,  # table without `Genre` and columns of 0 and 1
     id_column: str,
 ) -> str:
-    "Return the column whose name says that it holds labels of another kind; raise `ValueError`."
+    "Return the only column with a name such as labels or tags; raise `ValueError` if there is no such column."
     likely = [column for column in cells if plain_name(column) in _GENRE_NAMES and column != id_column]
     if len(likely) != 1:
         others = [column for column in cells if column != id_column]
         raise ValueError(
-            f"names no genres: besides `{id_column}` it has {summarize_names(map(repr, others), 12) or 'no column'}; "
-            "needed: a column `Genre`, or a column of 0 and 1 for each. Give `genre_column`: the name of a column"
+            f"names no genres: apart from `{id_column}` it has "
+            f"{summarize_names(map(repr, others), 12) or 'no column'}; needed: a column `Genre`, or a column of 0 and "
+            "1 for each. Give `genre_column`: the name of a column"
         )
     return likely[0]
 
 # %% ../../nbs/14_data.columns.ipynb #7d10ab21
 def _clean_ids(
-    column: pd.Series,  # as written
+    column: pd.Series,  # ids as written
     pictures: Collection[str],  # names of the pictures, without ending
 ) -> tuple[pd.Series, str]:
-    "Return ids as names of pictures, and in words what was left off; raise `ValueError` if rows disagree."
+    "Return ids as names of pictures, and a description of what was removed; raise `ValueError` if rows disagree."
     given = column.str.strip()
     short = given.map(_picture_name)
-    kept = given.map(lambda name: name in pictures).astype(bool) | (short == given)  # a file name may be no text
+    # a file name need not be valid text
+    kept = given.map(lambda name: name in pictures).astype(bool) | (short == given)
     ids, filled = given.where(kept, short), given != ""
 
     def row(place: int) -> str:
@@ -167,7 +170,8 @@ def _clean_ids(
     if kept[filled].any():
         first, second = np.flatnonzero(filled & kept)[0], np.flatnonzero(~kept)[0]
         raise ValueError(
-            f"ids are written in two ways: {row(first)} without folder and ending, {row(second)} with. Write all alike"
+            f"ids are written in two ways: {row(first)} without folder and ending, {row(second)} with them. "
+            "Write all in the same way"
         )
     different = pd.DataFrame({"given": given, "short": short}).drop_duplicates()
     if (twice := different["short"].duplicated(keep=False)).any():
@@ -180,38 +184,41 @@ def _clean_ids(
     return ids, " and ".join(name for name, rows in left_off.items() if rows.any())
 
 # %% ../../nbs/14_data.columns.ipynb #79fe603d
-RESERVED = "Id path split digest group fault look true error Genre Genres genre genres".split()  # columns of ours
+# names of this program's columns
+RESERVED = "Id path split digest group fault look true error Genre Genres genre genres".split()
 
 
 class Table(NamedTuple):
-    "What a file says, before it is joined with the others."
+    "Content of a file, before it is joined with other files."
 
-    name: str  # of the file
+    name: str  # name of the file
     ids: pd.Series
-    text: pd.DataFrame | None  # (posters, genres) uint8 of the column of text; None: there is none
-    flags: pd.DataFrame  # (posters, columns) uint8: the columns of 0 and 1
-    other: list[str]  # columns that are neither
-    words: str  # how the file was read
+    text: pd.DataFrame | None  # (posters, genres) uint8 from the column of text, if there is one
+    flags: pd.DataFrame  # (posters, columns) uint8 from the columns of 0 and 1
+    other: list[str]  # all other columns
+    words: str  # description of how the file was read
     findings: list[Finding]
 
 # %% ../../nbs/14_data.columns.ipynb #f64fc8e6
 def _check_genres(
-    genres: Iterable[str],  # that a file names
+    genres: Iterable[str],  # genres that a file names
 ) -> None:
     "Raise `ValueError` if a genre has a name that cannot be used."
     for genre in genres:
         if genre in RESERVED:
-            raise ValueError(f"has a genre named {genre!r}, which is a column of this program. Rename it")
+            raise ValueError(
+                f"has a genre named {genre!r}, which is the name of one of this program's columns. Rename it"
+            )
         if "|" in genre or not genre.isprintable():
-            raise ValueError(f"has a genre named {genre!r}; allowed: no bar and no line break. Rename it")
+            raise ValueError(f"has a genre named {genre!r}; allowed: names without bars and line breaks. Rename it")
 
 # %% ../../nbs/14_data.columns.ipynb #7d10ab64
 def read_table(
-    path: str | Path,  # a file with a column of ids and genres: 0/1 columns, or a column of text
-    how: TableFormat = TableFormat(),  # noqa: B008, it cannot be changed
+    path: str | Path,  # file with a column of ids, and genres as text or as columns of 0 and 1
+    how: TableFormat = TableFormat(),  # noqa: B008, immutable
     pictures: Collection[str] = (),  # names of the pictures, without ending
 ) -> Table:
-    "Read ids and genres; raise `ValueError` if it is not clear what is meant."
+    "Read ids and genres; raise `ValueError` if the table is ambiguous."
     name, (cells, file_words) = Path(path).name, read_table_file(path)
     try:
         id_column = _choose_id_column(cells, how.id_column, pictures)
@@ -231,18 +238,18 @@ def read_table(
 
 # %% ../../nbs/14_data.columns.ipynb #7d10ab24
 class Labels(NamedTuple):
-    "The genres of a file's rows."
+    "Genres of the rows of a file."
 
     table: pd.DataFrame  # Id and uint8 genres in alphabetical order
-    by_columns: bool  # whether columns of 0 and 1 name the genres
+    by_columns: bool  # True if columns of 0 and 1 name the genres
     findings: list[Finding]
 
 # %% ../../nbs/14_data.columns.ipynb #8420d5b0
 def labels_of(
     read: Table,
-    named: Collection[str] = (),  # genres that the text of any file names; none: there is no text, or nothing in it
+    named: Collection[str] = (),  # genres that the text of any file names; empty if there is no such text
 ) -> Labels:
-    "Put together what a file says as text and as columns of 0 and 1; raise `ValueError` for names that cannot be used."
+    "Combine the genres in text and in columns of 0 and 1; raise `ValueError` for names that cannot be used."
     flags = read.flags[[column for column in read.flags if column in named or read.text is None or not named]]
     text = flags if read.text is None else read.text
     genres = sorted({*flags.columns, *text.columns})
@@ -265,7 +272,7 @@ def labels_of(
         )
     if unused := [*read.other, *(column for column in read.flags if column not in flags)]:
         findings.append(
-            Finding(f"columns of {read.name} that are no genres", len(unused), summarize_names(unused, 9), "not used")
+            Finding(f"columns of {read.name} that are not genres", len(unused), summarize_names(unused, 9), "not used")
         )
     table = text | columns
     table.insert(0, "Id", read.ids)

@@ -19,16 +19,15 @@ import pandas as pd
 from .tables import Finding
 
 # %% ../../nbs/13_data.genres.ipynb #d1fbce79
-_MISSING = frozenset(
-    {"", "nan", "none", "null", "<na>", "\\n", "(no genres listed)"}
-)  # what programs write for nothing
+# how programs write a missing value
+_MISSING = frozenset({"", "nan", "none", "null", "<na>", "\\n", "(no genres listed)"})
 _TOKENS = {tokenize.STRING, tokenize.NUMBER, tokenize.OP, tokenize.NAME}
 
 
 def _parse_list(
     text: str,  # "['Action', 'Comedy']", with or without commas
 ) -> Any:
-    "Return the Python value of a list; raise an error of the parser if it is none."
+    "Return the Python value of a list; raise the parser's error if the text is not a list."
     words: list[tokenize.TokenInfo] = []
     for token in tokenize.generate_tokens(io.StringIO(f"({text})").readline):
         if token.type in _TOKENS:
@@ -45,9 +44,9 @@ def _parse_list(
 
 # %% ../../nbs/13_data.genres.ipynb #6e9bfd35
 def _item_name(
-    item: Any,  # of a list
+    item: Any,  # item of a list
 ) -> str:
-    "Return the genre that an item of a list names, or an empty text; raise `TypeError` if it names nothing."
+    "Return the genre that an item names, or an empty string if it is missing; raise `TypeError` for other types."
     if isinstance(item, dict):
         item = item["name"]
     if isinstance(item, bytes):
@@ -60,9 +59,9 @@ def _item_name(
 
 # %% ../../nbs/13_data.genres.ipynb #7d10ab61
 def _list_items(
-    text: str,  # a cell without blanks around it
+    text: str,  # cell without surrounding spaces
 ) -> list[str] | None:
-    "Return the names in a list, or None if the cell is no list; raise `ValueError` if it is a broken one."
+    "Return the names in a list, or None if the cell is not a list; raise `ValueError` if the list is malformed."
     if array := re.fullmatch(r"array\((.*?)(,\s*dtype=.*)?\)", text, re.DOTALL):
         text = array[1]
     if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'":  # 'Action', 'Comedy'
@@ -76,7 +75,7 @@ def _list_items(
         bare = text[-1:] == {"[": "]", "{": "}"}.get(text[0]) and not re.search(r"[\"'\[{]", text[1:])
         if bare:  # [Action, Comedy], {Action,Comedy}
             return [name.strip() for name in text[1:-1].split(",")]
-        if text[0] == "(":  # a remark in brackets
+        if text[0] == "(":  # a remark in parentheses
             return None
         raise refused from None
     try:
@@ -87,31 +86,35 @@ def _list_items(
 # %% ../../nbs/13_data.genres.ipynb #7d10ab11
 def _split_genres(
     text: str,  # "['Action', 'Comedy']" or "Action|Comedy"; may be empty
-    separator: str | None = "|",  # of genres that are not in a list; none: a cell is one genre
+    separator: str | None = "|",  # separator of genres that are not in a list; none: one genre per cell
 ) -> list[str]:
-    "Return the genres that a cell names, each once; raise `ValueError` if it is a broken list."
+    "Return the genres that a cell names, each once; raise `ValueError` if it is a malformed list."
     names = _list_items(text)
     if names is None:
         names = text.split(separator) if separator else [text]
     return [name for name in dict.fromkeys(map(str.strip, names)) if name.lower() not in _MISSING]
 
 # %% ../../nbs/13_data.genres.ipynb #7d10ab14
-_LONGEST_NAME = 50  # characters of a genre; a longer one is prose
+_LONGEST_NAME = 50  # characters in the name of a genre; anything longer is prose
 
 
 def _guess_separator(
-    plain: dict[int, str],  # by row: cells that are no lists
-    lists: dict[int, str],  # by row: those that are
+    plain: dict[int, str],  # cells that are not lists, by row
+    lists: dict[int, str],  # cells that are lists, by row
 ) -> str | None:
-    "Return the mark that separates genres in every cell, or None if there is none; raise `ValueError`."
+    "Return the mark that separates genres in every cell, or None; raise `ValueError` if cells disagree."
     found = {mark: next((row for row, text in plain.items() if mark in text), None) for mark in "|,;"}
     shown = {f"separated by {mark!r}": row for mark, row in found.items() if row is not None}
     marks = [mark for mark, row in found.items() if row is not None]
     if lists and marks not in ([], ["|"]):
         shown["a list"] = next(iter(lists))
     if len(shown) > 1:
-        said = " and ".join(f"row {row} ({(plain | lists)[row]!r}) {way}" for way, row in list(shown.items())[:2])
-        raise ValueError(f"genres are written in two ways: {said}. Write all in one way, or give `genre_separator`")
+        disagreeing = " and ".join(
+            f"row {row} ({(plain | lists)[row]!r}) {way}" for way, row in list(shown.items())[:2]
+        )
+        raise ValueError(
+            f"genres are written in two ways: {disagreeing}. Write all in one way, or give `genre_separator`"
+        )
     mark = marks[0] if marks else None
     for row, text in plain.items() if mark in (",", ";") else ():
         problem = ""
@@ -128,9 +131,9 @@ def _guess_separator(
 
 # %% ../../nbs/13_data.genres.ipynb #7d10ab63
 def _unseparated_cells(
-    plain: dict[int, str],  # by row: cells without a separator
+    plain: dict[int, str],  # cells without a separator, by row
 ) -> tuple[str, list[int]] | None:
-    "Return a mark that may separate genres all the same, and the rows that have it; None if no mark is likely."
+    "Return another mark that may separate genres, and the rows with it; None if no mark is likely."
     cells = {row: text for row, text in plain.items() if text.lower() not in _MISSING and text.upper() != "N/A"}
     for mark in ("/", "+", "&", "\\", "、", "，", "·", "#", ":", "_", "-", " "):
         parted = {row: [part.strip() for part in text.split(mark) if part.strip()] for row, text in cells.items()}
@@ -142,20 +145,20 @@ def _unseparated_cells(
 
 # %% ../../nbs/13_data.genres.ipynb #7d10ab15
 class GenreText(NamedTuple):
-    "What a column of text says about genres."
+    "Genres that a column of text names."
 
-    table: pd.DataFrame  # (posters, genres) uint8, a column per genre
-    words: str  # how it was read
+    table: pd.DataFrame  # (posters, genres) uint8, one column per genre
+    words: str  # description of how it was read
     findings: list[Finding]
 
 # %% ../../nbs/13_data.genres.ipynb #23c17c0f
 def genres_from_text(
-    column: pd.Series,  # a cell per poster
-    separator: str | None = "auto",  # of genres; none: a cell is one genre; auto: found, if every row agrees
+    column: pd.Series,  # one cell per poster
+    separator: str | None = "auto",  # separator of genres; none: one genre per cell; auto: detected if all rows agree
 ) -> GenreText:
-    "Read the genres that are named in a column of text; raise `ValueError` with the row."
+    "Read the genres in a column of text; raise `ValueError` with the row that cannot be read."
     codes, texts = pd.factorize(column.str.strip())
-    rows = (np.unique(codes, return_index=True)[1] + 1).tolist()  # where each text stands first
+    rows = (np.unique(codes, return_index=True)[1] + 1).tolist()  # first row of each text
     cells, items = dict(zip(rows, texts, strict=True)), {}
     for row, text in cells.items():
         try:
@@ -178,11 +181,11 @@ def genres_from_text(
 
 # %% ../../nbs/13_data.genres.ipynb #7d10ab62
 def _describe_separator(
-    plain: dict[int, str],  # by row: cells that are no lists
-    lists: dict[int, str],  # by row: those that are
-    mark: str | None,  # that separates genres
+    plain: dict[int, str],  # cells that are not lists, by row
+    lists: dict[int, str],  # cells that are lists, by row
+    mark: str | None,  # mark that separates genres
 ) -> str:
-    "Return how the genres are written, in words."
+    "Return a description of how the genres are written."
     if mark and any(mark in text for text in plain.values()):
         spaced = all(text.count(mark) == text.count(mark + " ") for text in plain.values())
         return f"separated by {mark + ' ' if spaced and mark != ' ' else mark!r}"
@@ -190,16 +193,16 @@ def _describe_separator(
 
 # %% ../../nbs/13_data.genres.ipynb #6d6124db
 def _ask_for_separator(
-    name: str,  # of the column
-    cells: dict[int, str],  # by row
-    doubtful: tuple[str, list[int]] | None,  # from `_unseparated_cells`
+    name: str,  # name of the column
+    cells: dict[int, str],  # cells by row
+    doubtful: tuple[str, list[int]] | None,  # result of `_unseparated_cells`
 ) -> list[Finding]:
-    "Return a finding that shows two cells that may hold several genres, or nothing."
+    "Return a finding with two cells that may hold several genres, or an empty list."
     if doubtful is None:
         return []
     mark, rows = doubtful
     shown = " and ".join(f"row {row}: {cells[row]!r}" for row in rows[:2])
-    action = f"each taken for one genre; if {mark!r} separates genres, give genre_separator: {mark!r}"
+    action = f"each read as one genre; if {mark!r} separates genres, give genre_separator: {mark!r}"
     return [Finding(f"different cells of {name} that may name several genres", len(rows), shown, action)]
 
 # %% ../../nbs/13_data.genres.ipynb #6e960968
@@ -209,11 +212,11 @@ _NO_FLAG = 255
 
 def genres_from_flags(
     cells: pd.DataFrame,  # columns that may be genres
-    strict: bool,  # nothing else says which genres there are
+    strict: bool,  # raise an error for a column with few other values, because no text names the genres
 ) -> pd.DataFrame:
-    "(posters, genres) uint8: the columns of 0 and 1; one that is nearly so raises `ValueError` where `strict`."
+    "Return the columns of 0 and 1, (posters, genres) uint8; if strict, raise `ValueError` for one that is nearly so."
     flags = {}
-    for name in filter(None, cells.columns):  # an unnamed column is an index that was saved with the table
+    for name in filter(None, cells.columns):  # an unnamed column is an index saved with the table
         codes, values = pd.factorize(cells[name])
         column = np.array([FLAGS.get(value.strip().lower(), _NO_FLAG) for value in values], dtype=np.uint8)[codes]
         wrong = np.flatnonzero(column == _NO_FLAG)
@@ -222,6 +225,6 @@ def genres_from_flags(
         elif strict and 2 * len(wrong) < len(column):
             raise ValueError(
                 f"row {wrong[0] + 1}: column {name!r} holds {cells[name].iloc[wrong[0]]!r}; allowed: 0 or 1. "
-                "Correct it, or remove the column if it is no genre"
+                "Correct it, or remove the column if it is not a genre"
             )
     return pd.DataFrame(flags, index=cells.index)

@@ -34,10 +34,10 @@ FORMATS = {  # Pillow's name of a format: file endings
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
-_OPENERS = tuple(name for name in FORMATS if name != "MPO")  # that of JPEG reads MPO; Pillow takes no such name here
-_UNREADABLE = {"HEIC": (".heic", ".heif"), "JPEG XL": (".jxl",)}  # listed as pictures, so that a message names them
+_OPENERS = tuple(name for name in FORMATS if name != "MPO")  # Pillow opens MPO as JPEG and rejects the name
+_UNREADABLE = {"HEIC": (".heic", ".heif"), "JPEG XL": (".jxl",)}  # listed as pictures, so that a message can name them
 ENDINGS = tuple(ending for endings in (*FORMATS.values(), *_UNREADABLE.values()) for ending in endings)
-_SIGNATURES = {  # what a file in another format begins with
+_SIGNATURES = {  # first bytes of files in other formats
     "HEIC": rb"....ftyp(heic|heix|heim|heis|hevc|hevx|hevm|hevs|mif1|msf1)",
     "AVIF": rb"....ftypavi[fs]",  # some builds of Pillow cannot read it
     "JPEG XL": rb"\xff\x0a|\x00\x00\x00\x0cJXL ",
@@ -50,70 +50,70 @@ _SIGNATURES = {  # what a file in another format begins with
 
 
 class PosterError(ValueError):
-    "A picture cannot be used; the message names it and says why."
+    "A picture cannot be used; the message names it and gives the reason."
 
 # %% ../../nbs/10_data.images.ipynb #ef60bdb2
 def _name_format(
-    head: bytes,  # beginning of a file
+    head: bytes,  # first bytes of a file
 ) -> str:
-    "Return the name of a known format that is not read, or an empty string."
+    "Return the name of a known but unsupported format, or an empty string."
     return next((name for name, pattern in _SIGNATURES.items() if re.match(pattern, head, re.DOTALL)), "")
 
 # %% ../../nbs/10_data.images.ipynb #31a6c0d7
-_MAX_BYTES = 500_000_000  # of a file
-_MAX_PIXELS = 80_000_000  # of a picture; a larger one is a mistake or an attack
-_MAX_MEMORY = 640_000_000  # bytes while a picture is decoded
-_BYTES_PER_PIXEL = {"AVIF": 20, "JPEG2000": 26, "WEBP": 20}  # while decoding, measured; also the result
+_MAX_BYTES = 500_000_000  # size of the largest file
+_MAX_PIXELS = 80_000_000  # pixels of the largest picture; anything larger is a mistake or an attack
+_MAX_MEMORY = 640_000_000  # bytes of memory for decoding a picture
+_BYTES_PER_PIXEL = {"AVIF": 20, "JPEG2000": 26, "WEBP": 20}  # memory while decoding, measured; includes the result
 
-# MAX_PIXELS is stricter, and its message says what to do
+# _MAX_PIXELS is stricter, and its message is more helpful
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def _memory_needed(
-    image: Image.Image,  # opened, not yet decoded
+    image: Image.Image,  # opened but not yet decoded
 ) -> int:
-    "Return the bytes of memory that decoding a picture takes at most."
+    "Return an upper bound of the memory for decoding a picture, in bytes."
     decoding = _BYTES_PER_PIXEL.get(image.format, 10 if image.info.get("progressive") else 8)
     converting = 20 if image.mode.startswith("I") else 12 if image.has_transparency_data else 8
     return image.width * image.height * max(decoding, converting)
 
 # %% ../../nbs/10_data.images.ipynb #db6d6c14
 def _check_image(
-    image: Image.Image,  # opened, not yet decoded
+    image: Image.Image,  # opened but not yet decoded
 ) -> None:
-    "Raise PosterError if a picture should not be decoded."
+    "Raise PosterError if a picture is too large or has floating-point pixels."
     if image.width * image.height > _MAX_PIXELS:
-        raise PosterError(f"has {image.width} x {image.height} pixels; allowed are {_MAX_PIXELS:,}. Save it smaller")
+        raise PosterError(f"has {image.width} x {image.height} pixels; the limit is {_MAX_PIXELS:,}. Save it smaller")
     if _memory_needed(image) > _MAX_MEMORY:
         raise PosterError(
             f"has {image.width} x {image.height} pixels, and decoding it as {image.format} would take "
-            f"{_memory_needed(image) / 1e6:,.0f} MB of memory; allowed are {_MAX_MEMORY / 1e6:,.0f}. Save it smaller"
+            f"{_memory_needed(image) / 1e6:,.0f} MB of memory; the limit is {_MAX_MEMORY / 1e6:,.0f}. Save it smaller"
         )
     if image.mode == "F":
-        raise PosterError("has floating-point pixels, whose black and white are not known; save it with 8 or 16 bits")
+        raise PosterError("has floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
 
 # %% ../../nbs/10_data.images.ipynb #31a6c0d8
 def read_file(
     path: str | Path,
 ) -> bytes:
-    "Return the content of a picture file; raise PosterError if it is not a regular file, or too large."
+    "Return the content of a picture file; raise PosterError if it is too large or not a regular file."
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
         raise PosterError(f"is {kinds.get(stat.S_IFMT(status.st_mode), 'a device')}, not a file")
     if status.st_size > _MAX_BYTES:
-        raise PosterError(f"has {status.st_size / 1e6:,.0f} MB; allowed are {_MAX_BYTES / 1e6:,.0f}. Save it smaller")
+        raise PosterError(f"has {status.st_size / 1e6:,.0f} MB; the limit is {_MAX_BYTES / 1e6:,.0f}. Save it smaller")
     return Path(path).read_bytes()
 
 # %% ../../nbs/10_data.images.ipynb #31a6c0da
-_SPACES = {"RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK", "L": "GRAY"}  # Pillow's mode: colour space of a profile
-_SAME_COLOURS = 3  # levels of 255 by which variants of sRGB may differ
+_SPACES = {"RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK", "L": "GRAY"}  # Pillow's mode: colour space in the profile
+_SAME_COLOURS = 3  # largest difference between variants of sRGB, in levels of 255
 
 
 @lru_cache(maxsize=32)  # an album has few profiles
 def _srgb_transform(
     profile: bytes,  # an ICC profile
-    mode: str,  # of the picture
+    mode: str,  # mode of the picture
 ) -> ImageCms.ImageCmsTransform | None:
     "Return the transform to sRGB, or None if the profile is sRGB, damaged, or for another mode."
     try:
@@ -137,7 +137,7 @@ def _to_srgb(
     image: Image.Image,
     profile: bytes,  # an ICC profile
 ) -> Image.Image:
-    "Return the picture in sRGB, or as it is if its profile asks for no conversion; transparency is kept."
+    "Return the picture in sRGB, or unchanged if its profile needs no conversion; keep transparency."
     if image.mode == "LA":
         colours = _to_srgb(image.getchannel("L"), profile).convert("RGB")
         colours.putalpha(image.getchannel("A"))
@@ -146,13 +146,13 @@ def _to_srgb(
     return transform.apply(image) if transform else image
 
 # %% ../../nbs/10_data.images.ipynb #77b3bbdb
-DECODER = 2  # raised whenever a picture gives other pixels than before, or one that was refused is read
+DECODER = 2  # version; raised when a picture gives other pixels than before or is accepted for the first time
 
 
 def _to_rgb(
-    image: Image.Image,  # decoded, of any mode but F
+    image: Image.Image,  # decoded, in any mode except F
 ) -> Image.Image:
-    "Return the picture as RGB in sRGB: 16-bit grey is scaled, and transparency is laid over white."
+    "Convert a picture to RGB in sRGB; scale 16-bit grey, and put white behind transparent pixels."
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I"):
         grey = np.asarray(image).clip(0, 65535) / 257
@@ -173,9 +173,9 @@ def _to_rgb(
 
 # %% ../../nbs/10_data.images.ipynb #c49f6f22
 def _open_image(
-    file: BinaryIO,  # at its beginning
+    file: BinaryIO,  # positioned at its beginning
 ) -> Image.Image:
-    "Return the picture, checked but not yet decoded; raise PosterError if it cannot be used."
+    "Open and check a picture without decoding it; raise PosterError if it cannot be used."
     try:
         image = Image.open(file, formats=_OPENERS)
     except UnidentifiedImageError:
@@ -183,10 +183,10 @@ def _open_image(
         head = file.read(4096)
         if name := _name_format(head):
             raise PosterError(f"is in the format {name}, which cannot be read; save it as JPEG or PNG") from None
-        raise PosterError("is empty, or no picture") from None
+        raise PosterError("is empty or not a picture") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         pixels = int(re.search(r"\d+", str(error))[0])
-        raise PosterError(f"has {pixels:,} pixels; allowed are {_MAX_PIXELS:,}. Save it smaller") from None
+        raise PosterError(f"has {pixels:,} pixels; the limit is {_MAX_PIXELS:,}. Save it smaller") from None
     try:
         _check_image(image)
     except PosterError:
@@ -196,11 +196,11 @@ def _open_image(
 
 # %% ../../nbs/10_data.images.ipynb #e5438f95
 def open_rgb(
-    source: str | Path | BinaryIO,  # a path, or an open binary file at its beginning
-    about: int | None = None,  # pixels: a JPEG may be decoded smaller, no side below this; none: at full size
-    grey: bool = False,  # decode a JPEG without colours if it is decoded smaller
+    source: str | Path | BinaryIO,  # path, or open binary file positioned at its beginning
+    about: int | None = None,  # smallest side to which a JPEG may be decoded, pixels; none: full size
+    grey: bool = False,  # skip the colours of a JPEG that is decoded smaller
 ) -> Image.Image:
-    "Return the picture, upright and as RGB; raise PosterError with the reason alone, or whatever the decoder raises."
+    "Return the picture, upright and as RGB; raise PosterError with the reason alone, or the decoder's own errors."
     file = io.BytesIO(read_file(source)) if isinstance(source, str | Path) else source
     if about:
         with contextlib.suppress(OSError), _open_image(file) as image:
@@ -212,18 +212,18 @@ def open_rgb(
 
 # %% ../../nbs/10_data.images.ipynb #30c421ae
 def _upright_rgb(
-    image: Image.Image,  # opened
+    image: Image.Image,  # opened but not yet decoded
 ) -> Image.Image:
-    "Decode a picture, turn it as its EXIF tag says, and return it as RGB without the notes of its file."
+    "Decode a picture, rotate it as its EXIF tag says, and return it as RGB without metadata."
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     image = _to_rgb(image)
-    image.info = {}  # else a copy that is saved would have the old profile
+    image.info = {}  # otherwise a saved copy would carry the old profile
     return image
 
 # %% ../../nbs/10_data.images.ipynb #31a6c0dc
 def describe_error(
-    error: Exception,  # raised by `open_rgb`
+    error: Exception,  # error raised by `open_rgb`
 ) -> str:
     "Return why a picture could not be decoded, as the end of a sentence."
     if isinstance(error, PosterError):
@@ -236,20 +236,20 @@ def describe_error(
 
 # %% ../../nbs/10_data.images.ipynb #3c18c9da
 def decode_poster(
-    source: str | Path | BinaryIO,  # a path, or an open binary file
+    source: str | Path | BinaryIO,  # path, or open binary file
 ) -> Image.Image:
-    "Return the picture, or the first one of an animation, upright and as RGB; raise PosterError if it cannot be used."
+    "Return the picture, or the first of an animation, upright and as RGB; raise PosterError if it cannot be used."
     name = str(source) if isinstance(source, str | Path) else getattr(source, "name", "The picture given")
     try:
         return open_rgb(source)
-    except Exception as error:  # on broken bytes Pillow's decoders raise nearly anything
+    except Exception as error:  # Pillow's decoders raise nearly anything for damaged bytes
         raise PosterError(f"{name} {describe_error(error)}. Replace it, or leave it out.") from error
 
 # %% ../../nbs/10_data.images.ipynb #31a6c0e6
 def list_files(
     folder: str | Path,
 ) -> list[str]:
-    "Return the paths of all files in a folder and below it, sorted; hidden ones are left out, links followed once."
+    "Return the sorted paths of all files in a folder and below it, without hidden ones; follow each link once."
     visited: set[str] = set()
     found: list[str] = []
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -267,7 +267,7 @@ def is_picture(
     "Return True if a file has the ending of a picture or begins like one, whether it can be decoded or not."
     named_so = str(path).lower().endswith(ENDINGS)
     if not os.path.isfile(path):
-        return named_so and not os.path.exists(path)  # a link that leads nowhere stands for a lost picture
+        return named_so and not os.path.exists(path)  # a broken link stands for a lost picture
     if named_so:
         return True
     try:
@@ -276,17 +276,17 @@ def is_picture(
         return True
     except PosterError as error:
         return any(name in str(error) for name in _UNREADABLE)
-    except Exception:  # Pillow's readers raise nearly anything at bytes that only begin like a picture
+    except Exception:  # Pillow raises nearly anything for bytes that only begin like a picture
         return False
 
 # %% ../../nbs/10_data.images.ipynb #fbdc4322
 def crop_box(
-    height: int,  # of the picture, pixels
-    width: int,  # likewise
+    height: int,  # height of the picture, pixels
+    width: int,  # width of the picture, pixels
     img_size: Sequence[int],  # height and width of the target, pixels
-    squash: bool = False,  # take the whole picture, whatever its shape
+    squash: bool = False,  # use the entire picture, whatever its shape
 ) -> tuple[int, int, int, int]:
-    "(top, left, height, width) in pixels of the largest part, in the middle, that has the target's shape."
+    "Return (top, left, height, width) in pixels of the largest central part with the shape of the target."
     if squash:
         return 0, 0, height, width
     target_height, target_width = img_size
@@ -300,7 +300,7 @@ def fit_poster(
     img_size: Sequence[int],  # height and width of the result, pixels
     squash: bool = False,  # see `crop_box`
 ) -> np.ndarray:
-    "(height, width, 3) uint8: the picture cropped to the shape of `img_size` and resized to it, antialiased."
+    "Crop a picture to the shape of `img_size` and resize it with antialiasing: (height, width, 3) uint8."
     top, left, height, width = crop_box(image.height, image.width, img_size, squash)
     box = (left, top, left + width, top + height)
     return np.array(image.resize((img_size[1], img_size[0]), Image.Resampling.BILINEAR, box=box))

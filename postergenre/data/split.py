@@ -23,11 +23,11 @@ from ..paths import write_atomically, write_json
 
 # %% ../../nbs/17_data.split.ipynb #8949d2c4
 def _check_fractions(
-    fractions: Sequence[float],  # of train, valid and test
+    fractions: Sequence[float],  # fractions of train, valid and test
 ) -> None:
-    "Raises `ValueError` where these are no fractions of a split."
-    whole = len(fractions) == len(SPLITS) and abs(sum(fractions) - 1) < 1e-6
-    if not (whole and fractions[0] > 0 and fractions[1] > 0 and fractions[2] >= 0):
+    "Raise `ValueError` unless there are three fractions that add up to 1, the first two above 0."
+    adds_up = len(fractions) == len(SPLITS) and abs(sum(fractions) - 1) < 1e-6
+    if not (adds_up and fractions[0] > 0 and fractions[1] > 0 and fractions[2] >= 0):
         raise ValueError(
             f"split_fractions: given {tuple(fractions)}; allowed: three fractions of train, valid and test that "
             "add up to 1, the first two above 0."
@@ -36,11 +36,11 @@ def _check_fractions(
 # %% ../../nbs/17_data.split.ipynb #71c8ae36
 def _stratify(
     targets: np.ndarray,  # (n, genres) of 0 and 1
-    fractions: Sequence[float],  # of the parts, adding up to 1
+    fractions: Sequence[float],  # fractions of the parts, adding up to 1
     seed: int,
 ) -> np.ndarray:
-    "(n,) int: the part that each row goes to."
-    from iterstrat.ml_stratifiers import IterativeStratification  # a second of scikit-learn, for data without a split
+    "Return the part that each row goes to, (n,) int."
+    from iterstrat.ml_stratifiers import IterativeStratification  # takes a second, needed without a given split
 
     rng = np.random.RandomState(seed)
     order = rng.permutation(len(targets))
@@ -52,10 +52,10 @@ def _stratify(
 
 # %% ../../nbs/17_data.split.ipynb #7d10ab30
 def _is_uneven(
-    sizes: np.ndarray,  # posters in each part
-    fractions: np.ndarray,  # of the parts, adding up to 1
+    sizes: np.ndarray,  # number of posters in each part
+    fractions: np.ndarray,  # fractions of the parts, adding up to 1
 ) -> bool:
-    "Return True if a part is empty or has less than half of what it should have."
+    "Return True if train or valid is empty, or if a part has less than half of what it should have."
     wanted = fractions * sizes.sum()
     return bool(((wanted >= 2) & (2 * sizes < wanted)).any() or not sizes[:2].all())
 
@@ -63,10 +63,10 @@ def _is_uneven(
 def split_posters(
     table: pd.DataFrame,  # Id, group, genres; sorted by Id
     genres: Sequence[str],
-    fractions: Sequence[float],  # of train, valid and test
+    fractions: Sequence[float],  # fractions of train, valid and test
     seed: int,
 ) -> tuple[np.ndarray, list[Finding]]:
-    "Return train, valid or test for each poster, those of one group together; and genres too rare to be stratified."
+    "Return the split of each poster, the same for all of a group, and a finding on genres too rare to be stratified."
     _check_fractions(fractions)
     shares = np.asarray(fractions, dtype=float)
     groups = table.groupby("group", sort=True)[list(genres)].max()
@@ -76,7 +76,7 @@ def split_posters(
         rare = counts[counts < 1 / shares[shares > 0].min()]  # a part gets less than one of them
         parts = _stratify(groups.drop(columns=rare.index).to_numpy(), shares, seed)
         names = summarize_names((f"{genre} ({count})" for genre, count in rare.items()), 5)
-        findings = [Finding("genres too rare to be stratified", len(rare), names, "posters dealt out evenly")]
+        findings = [Finding("genres too rare to be stratified", len(rare), names, "posters distributed evenly")]
     side = pd.Series(parts, index=groups.index)
     return np.array(SPLITS)[table["group"].map(side)], findings
 
@@ -84,7 +84,7 @@ def split_posters(
 def _hash_lines(
     lines: Iterable[str],
 ) -> str:
-    "SHA-256 of the lines, whatever their order."
+    "Return the SHA-256 of the lines in sorted order."
     digest = hashlib.sha256()
     for line in sorted(lines):
         digest.update(line.encode() + b"\n")
@@ -92,27 +92,27 @@ def _hash_lines(
 
 # %% ../../nbs/17_data.split.ipynb #9fa5dba3
 def targets_of(
-    frame: pd.DataFrame,  # train, valid or test of a `Data`
+    frame: pd.DataFrame,  # train, valid or test of `Data`
     genres: Sequence[str],
 ) -> np.ndarray:
-    "(posters, genres) float32 of 0 and 1."
+    "Return the genres as 0 and 1, (posters, genres) float32."
     return frame[list(genres)].to_numpy(np.float32)
 
 # %% ../../nbs/17_data.split.ipynb #b3a908d2
 @dataclass(frozen=True, eq=False, repr=False)
 class Data:
-    "Audited and split annotations. The frames have the columns Id, path and uint8 genres, and are sorted by Id."
+    "Audited and split annotations; the frames have the columns Id, path and uint8 genres, and are sorted by Id."
 
     genres: list[str]  # in alphabetical order
     train: pd.DataFrame
     valid: pd.DataFrame
     test: pd.DataFrame  # may be empty
-    findings: pd.DataFrame  # the audit: kind, count, examples, action
-    data_hash: str  # of ids, pictures and genres: SHA-256
-    split_hash: str  # of ids by split, and the list of genres: SHA-256
-    reading: str = ""  # how the tables were read, in a line
-    posters: Any = None  # the decoded pictures, a `postergenre.data.cache.CachedPosters`, where they are kept
-    lost: Any = None  # those that became unreadable during a run, a `postergenre.data.cache.LostPosters`
+    findings: pd.DataFrame  # audit: kind, count, examples, action
+    data_hash: str  # SHA-256 of ids, pictures and genres
+    split_hash: str  # SHA-256 of ids by split, and the list of genres
+    reading: str = ""  # description of how the tables were read, one line
+    posters: Any = None  # decoded pictures, a `postergenre.data.cache.CachedPosters`, if they are cached
+    lost: Any = None  # posters that became unreadable during a run, a `postergenre.data.cache.LostPosters`
 
     def __repr__(self) -> str:
         posters = ", ".join(f"{len(getattr(self, split)):,} {split}" for split in SPLITS)
@@ -120,9 +120,9 @@ class Data:
 
     def save(
         self,
-        folder: str | Path,  # of the run
+        folder: str | Path,  # folder of the run
     ) -> None:
-        "Writes train_df.csv, valid_df.csv, test_df.csv (Id and 0/1 columns), audit.csv, and the hashes as split.json."
+        "Write train_df.csv, valid_df.csv, test_df.csv (Id and 0/1 columns), audit.csv, and the hashes as split.json."
         tables = {f"{split}_df": getattr(self, split).drop(columns="path") for split in SPLITS}
         for name, table in {**tables, "audit": self.findings}.items():
             with write_atomically(Path(folder) / f"{name}.csv") as unfinished:
@@ -142,20 +142,21 @@ def _drop_unlearnable(
     table: pd.DataFrame,  # Id, split, genres
     genres: Sequence[str],
 ) -> tuple[pd.DataFrame, list[str], list[Finding]]:
-    "Without genres that no training poster has, and posters that have no other; the genres that stay, findings."
+    "Drop genres without a training poster, and posters without any other; return table, genres and findings."
     train = table[table["split"] == "train"]
-    gone = [genre for genre in genres if len(train) and not train[genre].any()]
-    if not gone:
+    dropped = [genre for genre in genres if len(train) and not train[genre].any()]
+    if not dropped:
         return table, list(genres), []
-    stay = [genre for genre in genres if genre not in gone]
-    findings = [Finding("genres without a poster in train", len(gone), summarize_names(gone), "left out of the model")]
-    if (none := ~table[stay].any(axis=1)).any():
+    kept = [genre for genre in genres if genre not in dropped]
+    names = summarize_names(dropped)
+    findings = [Finding("genres without a poster in train", len(dropped), names, "left out of the model")]
+    if (none := ~table[kept].any(axis=1)).any():
         findings.append(
             Finding(
                 "rows with no other genre than these", int(none.sum()), summarize_names(table["Id"][none]), "dropped"
             )
         )
-    return table[~none].drop(columns=gone), stay, findings
+    return table[~none].drop(columns=dropped), kept, findings
 
 # %% ../../nbs/17_data.split.ipynb #ebcdd91a
 def _split_findings(
@@ -163,11 +164,11 @@ def _split_findings(
     genres: Sequence[str],
     min_positives: int,
 ) -> list[Finding]:
-    "Findings on splits that are empty, and on genres with few positives in one."
+    "Return findings on empty splits, and on genres with few positives in a split."
     findings, once = [], int((table[list(genres)].sum() == 1).sum())
     advice = "Give more posters, or another split."
     if 2 * once > len(genres):
-        advice += f" {once} of {len(genres)} genres have one poster only; are they separated as they should be?"
+        advice += f" {once} of {len(genres)} genres have only one poster; check that they are separated correctly."
     for split in SPLITS:
         part = table[table["split"] == split]
         if split != "test" and not len(part):
@@ -188,11 +189,11 @@ def _split_findings(
 
 # %% ../../nbs/17_data.split.ipynb #f994d600
 def _make_data(
-    root: str | Path,  # the data folder, for messages
-    checked: Annotations,  # from `check_pictures`, with a split
+    root: str | Path,  # data folder, for messages
+    checked: Annotations,  # result of `check_pictures`, with a split
     min_positives: int,
 ) -> Data:
-    "Splits the table into frames, and names them by their hashes; raises `AuditError`."
+    "Divide the table into frames and compute their hashes; raise `AuditError` if a finding stops the run."
     table, genres, dropped = _drop_unlearnable(checked.table, checked.genres)
     findings = checked.findings + dropped + _split_findings(table, genres, min_positives)
     stop_if_wrong(root, findings)
@@ -206,15 +207,19 @@ def _make_data(
 
 # %% ../../nbs/17_data.split.ipynb #b712e66a
 def load_data(
-    root_path: str | Path,  # the data folder
-    split_fractions: Sequence[float] = (0.8, 0.1, 0.1),  # of train, valid, test, where no split files exist
+    root_path: str | Path,  # data folder
+    split_fractions: Sequence[float] = (
+        0.8,
+        0.1,
+        0.1,
+    ),  # fractions of train, valid and test, used if no split files exist
     split_seed: int = 42,
     drop_genres: Sequence[str] = ("N/A", "Reality-TV"),  # genres to leave out
-    min_positives: int = 10,  # posters; a genre with fewer in a split is reported
-    cache: str | Path | None = None,  # a file named *.npz to remember pictures in, so that another job is quick
-    how: TableFormat = TableFormat(),  # noqa: B008, it cannot be changed
+    min_positives: int = 10,  # smallest number of posters of a genre in a split that is not reported
+    cache: str | Path | None = None,  # file named *.npz that stores results for the pictures, for later jobs
+    how: TableFormat = TableFormat(),  # noqa: B008, immutable
 ) -> Data:
-    "Reads, audits and splits a data folder; raises `FileNotFoundError`, `ValueError`, `AuditError`."
+    "Load a data folder, audited and split; raise `FileNotFoundError`, `ValueError` or `AuditError`."
     _check_fractions(split_fractions)
     checked = check_pictures(root_path, read_annotations(root_path, drop_genres, how), cache)
     if not checked.table["split"].any():
@@ -224,10 +229,10 @@ def load_data(
 
 # %% ../../nbs/17_data.split.ipynb #158c816d
 def audit(
-    root_path: str | Path,  # the data folder
+    root_path: str | Path,  # data folder
     **settings: Any,  # further parameters of `load_data`
 ) -> pd.DataFrame:
-    "The findings of `load_data` as a table, even where they stop a run."
+    "Return the findings of `load_data` as a table, even if they stop a run."
     try:
         return load_data(root_path, **settings).findings
     except AuditError as error:

@@ -24,53 +24,54 @@ STOPS = "stops the run"
 
 
 class Finding(NamedTuple):
-    "One row of the audit."
+    "Row of the audit."
 
     kind: str  # what was found
-    count: int  # how many of them
-    examples: str  # where, for instance
+    count: int  # number of cases
+    examples: str  # names of some of them
     action: str  # what was done about it
-    advice: str = ""  # one that stops the run: what to do, in a sentence
+    advice: str = ""  # how to correct it, if it stops the run
 
 # %% ../../nbs/12_data.tables.ipynb #aae0b8e7
 def findings_table(
     findings: Iterable[Finding],
 ) -> pd.DataFrame:
-    "The audit as a table: kind, count, examples, action."
+    "Return the audit as a table: kind, count, examples, action."
     return pd.DataFrame(list(findings), columns=Finding._fields).drop(columns="advice")
 
 
 def summarize_names(
-    names: Iterable[str],  # of rows, pictures or genres
-    n: int = 3,  # how many are named
+    names: Iterable[str],  # names of rows, pictures or genres
+    n: int = 3,  # number of names to list
     separator: str = ", ",
 ) -> str:
-    "The first few names, and how many more there are."
-    names = [str(name).encode("utf-8", "backslashreplace").decode() for name in names]  # a file name may be no text
+    "Return the first few names and the number of the others."
+    # a file name need not be valid text
+    names = [str(name).encode("utf-8", "backslashreplace").decode() for name in names]
     return separator.join(names[:n]) + (f" and {len(names) - n:,} more" if len(names) > n else "")
 
 # %% ../../nbs/12_data.tables.ipynb #a2c23515
 class AuditError(ValueError):
-    "The annotations or pictures would make the run wrong; `findings` is the whole audit as a table."
+    "The annotations or pictures would make the run wrong; `findings` is the complete audit as a table."
 
     def __init__(
         self,
-        where: str | Path,  # the data folder
+        where: str | Path,  # data folder
         findings: Sequence[Finding],
     ):
         self.findings = findings_table(findings)
         reasons = [f"- {f.kind}: {f.count:,} ({f.examples}). {f.advice}" for f in findings if f.action == STOPS]
-        super().__init__("\n".join([f"The posters in {where} cannot be trained on as they are:", *reasons]))
+        super().__init__("\n".join([f"The posters in {where} cannot be used for training as they are:", *reasons]))
 
-    def _render_traceback_(self) -> list[str]:  # IPython's hook: the message alone
+    def _render_traceback_(self) -> list[str]:  # IPython's hook: no stack trace
         return [f"{type(self).__name__}: {self}"]
 
 # %% ../../nbs/12_data.tables.ipynb #f4905c88
 def stop_if_wrong(
-    where: str | Path,  # the data folder
+    where: str | Path,  # data folder
     findings: Sequence[Finding],
 ) -> None:
-    "Raises `AuditError` where a finding stops the run."
+    "Raise `AuditError` if a finding stops the run."
     if any(finding.action == STOPS for finding in findings):
         raise AuditError(where, findings)
 
@@ -79,11 +80,11 @@ _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe
 
 
 def _decode_text(
-    content: bytes,  # of a text file
+    content: bytes,  # content of a text file
 ) -> tuple[str, str]:
     "Return the text and the name of its encoding; raise `ValueError` if its lines are written in two encodings."
     if content.startswith(b"\xd0\xcf\x11\xe0"):
-        raise ValueError("is an Excel file of the old kind, .xls. Save it as .xlsx or CSV")
+        raise ValueError("is an Excel file in the old format .xls. Save it as .xlsx or CSV")
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
     if encoding is None and b"\0" in content[:2]:
         encoding = "utf-16-le" if content[1:2] == b"\0" else "utf-16-be"
@@ -91,25 +92,25 @@ def _decode_text(
         return content.decode(encoding or "utf-8"), {"utf-8-sig": "UTF-8", None: "UTF-8"}.get(encoding, "UTF-16")
     except UnicodeDecodeError as error:
         if encoding:
-            raise ValueError(f"begins as {encoding.upper()}, but goes on otherwise ({error.reason})") from None
+            raise ValueError(f"begins as {encoding.upper()}, but the rest is something else ({error.reason})") from None
     _check_one_encoding(content)
     try:
-        return content.decode("cp1252"), "Latin-1"  # which has all of Latin-1 and the quotation marks of Windows
+        return content.decode("cp1252"), "Latin-1"  # Latin-1 with the quotation marks of Windows
     except UnicodeDecodeError:
         return content.decode("latin-1"), "Latin-1"
 
 # %% ../../nbs/12_data.tables.ipynb #b467dd06
 def _check_one_encoding(
-    content: bytes,  # text that is not all UTF-8
+    content: bytes,  # text that is not entirely UTF-8
 ) -> None:
-    "Raise `ValueError` if some lines with accents are UTF-8, because then the file is not Latin-1 either."
+    "Raise `ValueError` if some non-ASCII lines are UTF-8, because then the file is not Latin-1 either."
     found: dict[bool, str] = {}
     for number, line in enumerate(content.splitlines(), 1):
         shown = line.decode("utf-8", "replace")
         if not line.isascii():
             found.setdefault("\ufffd" in shown, f"line {number} ({line.decode('utf-8', 'backslashreplace')[:60]!r})")
     if len(found) == 2:
-        raise ValueError(f"{found[False]} is UTF-8, but {found[True]} is not. Save the whole file as UTF-8")
+        raise ValueError(f"{found[False]} is UTF-8, but {found[True]} is not. Save the entire file as UTF-8")
 
 # %% ../../nbs/12_data.tables.ipynb #7d10ab01
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}  # between columns
@@ -118,14 +119,14 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}  # b
 def _column_separator(
     text: str,  # a table with a header
 ) -> str:
-    "Return the mark that separates the columns; raise `ValueError` if two marks would do."
+    "Return the mark that separates the columns; raise `ValueError` if two marks are possible."
 
     def rows(mark: str) -> Iterable[list[str]]:
         return filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=mark))
 
     widths = {mark: len(next(rows(mark), [])) for mark in _SEPARATORS}
     likely = [mark for mark, width in widths.items() if width > 1]
-    if len(likely) > 1:  # the one that parts every row into as many cells as the header
+    if len(likely) > 1:  # the one that splits every row into as many cells as the header
         even = [mark for mark in likely if all(len(row) == widths[mark] for row in rows(mark))]
         if len(even) > 1:
             header, row = (text.splitlines() + [""])[:2]
@@ -138,28 +139,28 @@ def _column_separator(
 
 # %% ../../nbs/12_data.tables.ipynb #7d10ab69
 def _cells_of_text(
-    content: bytes,  # of a CSV file, with whatever separator and encoding
+    content: bytes,  # content of a CSV file with any separator and encoding
 ) -> tuple[pd.DataFrame, str]:
-    "Return its cells, the header as the first row, and what is unusual about the file; raise `ValueError`."
+    "Return the cells, with the header as the first row, and what is unusual about the file; raise `ValueError`."
     text, encoding = _decode_text(content)
     if "\0" in text:
         raise ValueError("is neither text nor Parquet nor Excel. Save it as CSV in UTF-8")
-    told = re.match(r"sep=(.)\r?\n", text)  # Excel's way of naming the mark
-    text = text[told.end() :] if told else text
-    mark = told[1] if told and told[1] in _SEPARATORS else _column_separator(text)
+    declared = re.match(r"sep=(.)\r?\n", text)  # Excel's way of declaring the mark
+    text = text[declared.end() :] if declared else text
+    mark = declared[1] if declared and declared[1] in _SEPARATORS else _column_separator(text)
     try:
         cells = pd.read_csv(io.StringIO(text), header=None, dtype=str, keep_default_na=False, sep=mark)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(
             f"is not a table with a header and columns separated by {_SEPARATORS[mark]}: {error}"
         ) from None
-    said = [f"columns separated by {_SEPARATORS[mark]}"] if mark != "," else []
-    said += [f"text in {encoding}"] if encoding != "UTF-8" else []
-    return cells.fillna(""), ", ".join(said)
+    unusual = [f"columns separated by {_SEPARATORS[mark]}"] if mark != "," else []
+    unusual += [f"text in {encoding}"] if encoding != "UTF-8" else []
+    return cells.fillna(""), ", ".join(unusual)
 
 # %% ../../nbs/12_data.tables.ipynb #7d10ab02
 def _cell_text(
-    value: Any,  # a cell of a Parquet or Excel file
+    value: Any,  # cell of a Parquet or Excel file
 ) -> str:
     "Return the text that a CSV file would hold; a list becomes a Python list."
     if isinstance(value, list | tuple | set | np.ndarray):
@@ -171,14 +172,14 @@ def _cell_text(
     if pd.isna(value):
         return ""
     if isinstance(value, float | np.floating) and value.is_integer():
-        return str(int(value))  # a column of whole numbers with a gap in it
+        return str(int(value))  # a column of integers with a missing value
     return str(value)
 
 # %% ../../nbs/12_data.tables.ipynb #748f0ac8
 def _cells_of_parquet(
     content: bytes,
 ) -> tuple[pd.DataFrame, str]:
-    "Return the cells as text, the header as the first row; raise `ValueError`."
+    "Return the cells as text, with the header as the first row; raise `ValueError` if the file is damaged."
     try:
         table = pd.read_parquet(io.BytesIO(content))
     except (OSError, ValueError) as error:
@@ -192,10 +193,10 @@ def _cells_of_parquet(
 def _cells_of_excel(
     content: bytes,
 ) -> tuple[pd.DataFrame, str]:
-    "Return the cells of the only sheet that is not empty as text, the header as the first row; raise `ValueError`."
+    "Return the cells of the only sheet with any as text, with the header as the first row; raise `ValueError`."
     try:
         sheets = pd.read_excel(io.BytesIO(content), None, header=None, dtype=object, na_filter=False, engine="openpyxl")
-    except Exception as error:  # zipfile, XML and openpyxl raise what they like
+    except Exception as error:  # zipfile, XML and openpyxl raise nearly anything
         raise ValueError(f"is a ZIP archive or a damaged Excel file ({type(error).__name__}: {error})") from None
     sheets = {name: sheet for name, sheet in sheets.items() if sheet.size}
     if len(sheets) != 1:
@@ -207,28 +208,28 @@ def _cells_of_excel(
 
 # %% ../../nbs/12_data.tables.ipynb #7d10ab03
 def _name_columns(
-    cells: pd.DataFrame,  # the header as the first row
+    cells: pd.DataFrame,  # cells with the header as the first row
 ) -> pd.DataFrame:
-    "Return the cells under their names, without unnamed columns; raise `ValueError` if two have the same name."
+    "Return the cells with named columns and drop unnamed ones; raise `ValueError` if two have the same name."
     header = cells.iloc[0].str.strip()
-    index = header.eq("") | header.str.match(r"Unnamed: \d+$")  # an index that was saved with the table
+    index = header.eq("") | header.str.match(r"Unnamed: \d+$")  # index that was saved with the table
     header, cells = header[~index], cells.loc[:, ~index]
     if header.duplicated().any():
-        raise ValueError(f"has two columns named {header[header.duplicated()].iloc[0]!r}; each name must be there once")
+        raise ValueError(f"has two columns named {header[header.duplicated()].iloc[0]!r}; each name must be unique")
     return cells.iloc[1:].set_axis(header.to_list(), axis=1).reset_index(drop=True)
 
 # %% ../../nbs/12_data.tables.ipynb #ac33bfc5
 def read_table_file(
-    path: str | Path,  # CSV, TSV, Parquet or Excel; gzip or not
+    path: str | Path,  # CSV, TSV, Parquet or Excel file; may be compressed with gzip
 ) -> tuple[pd.DataFrame, str]:
-    "Return the cells of a table as text, and what is unusual about the file; raise `ValueError`."
+    "Return the cells of a table as text, and what is unusual about the file; raise `ValueError` if it is not one."
     name, content = Path(path).name, Path(path).read_bytes()
     try:
         if content.startswith(b"\x1f\x8b"):
             content = gzip.decompress(content)
         kinds = {b"PAR1": _cells_of_parquet, b"PK\x03\x04": _cells_of_excel}
-        cells, said = kinds.get(content[:4], _cells_of_text)(content)
-        return _name_columns(cells), said
+        cells, unusual = kinds.get(content[:4], _cells_of_text)(content)
+        return _name_columns(cells), unusual
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{name} is a damaged gzip file: {error}") from None
     except ValueError as error:
@@ -236,7 +237,7 @@ def read_table_file(
 
 # %% ../../nbs/12_data.tables.ipynb #0acad3f6
 def read_cells(
-    path: str | Path,  # a table with a header
+    path: str | Path,  # table with a header
 ) -> pd.DataFrame:
-    "Return the cells of a table as text; raise `ValueError` if it is not a table."
+    "Return the cells of a table as text; raise `ValueError` if the file is not a table."
     return read_table_file(path)[0]

@@ -20,14 +20,14 @@ from .things import Palette, Pen
 
 # %% ../../nbs/08_demo.lettering.ipynb #aacabaf6
 class Lettering(NamedTuple):
-    "How a genre writes."
+    "Font, size, place and words of a genre's titles."
 
-    face: str  # a font file of matplotlib
-    case: Callable[[str], str]  # of the title
-    spacing: float  # between letters, in heights of a letter
-    tallest: float  # height of a letter, units
-    middle: float  # of the title, units from the top
-    words: str  # for titles: qualities / things
+    face: str  # font file in matplotlib
+    case: Callable[[str], str]  # conversion of the title
+    spacing: float  # space between letters, in heights of a letter
+    tallest: float  # largest height of a letter, units
+    middle: float  # middle of the title, units from the top
+    words: str  # words for titles: qualities / things
     tagline: str
 
 # %% ../../nbs/08_demo.lettering.ipynb #676ad7f6
@@ -72,10 +72,10 @@ _CREW = [
 # %% ../../nbs/08_demo.lettering.ipynb #37094973
 @functools.lru_cache(maxsize=512)
 def _load_font(
-    face: str,  # file name without .ttf, in matplotlib's folder of fonts
+    face: str,  # name of the file in matplotlib's folder of fonts, without .ttf
     height: int,  # pixels
 ) -> ImageFont.FreeTypeFont:
-    "A font; each is read once."
+    "Load a font; each is read only once."
     path = Path(get_data_path()) / "fonts" / "ttf" / f"{face}.ttf"
     return ImageFont.truetype(path, height, layout_engine=ImageFont.Layout.BASIC)
 
@@ -84,7 +84,7 @@ def _title_words(
     genre: str,
     rng: np.random.Generator,
 ) -> list[str]:
-    "The lines of a title: one, two or three."
+    "Return the lines of a title: one, two or three."
     qualities, things = (half.split() for half in LETTERING[genre].words.split(" / "))
     quality, thing = qualities[rng.integers(len(qualities))], things[rng.integers(len(things))]
     lines = [[thing], [quality, thing], ["The", quality, thing], [f"{quality} {thing}"]][rng.integers(4)]
@@ -92,12 +92,12 @@ def _title_words(
 
 # %% ../../nbs/08_demo.lettering.ipynb #676947b2
 def _readable_color(
-    poster: Image.Image,  # while it is drawn
-    top: float,  # of the strip to write on, units
+    poster: Image.Image,  # poster as drawn so far
+    top: float,  # top and bottom of the strip to write on, units
     bottom: float,
     colors: Palette,
 ) -> str:
-    "The light of the palette on a dark strip, the ink on a bright one."
+    "Return the light of the palette for a dark strip, and the ink for a bright one."
     strip = poster.crop((20 * PIXELS, round(top * PIXELS), 80 * PIXELS, round(bottom * PIXELS)))
     return colors.light if ImageStat.Stat(strip.convert("L")).mean[0] < 128 else colors.ink
 
@@ -105,24 +105,24 @@ def _readable_color(
 def _line_width(
     text: str,
     lettering: Lettering,
-    height: float = 1.0,  # of a letter, units
+    height: float = 1.0,  # height of a letter, units
 ) -> float:
-    "Units from the first letter to the last."
+    "Return the width of a line from its first letter to its last, in units."
     letters = _load_font(lettering.face, 100).getlength(text) / 100
     return height * (letters + lettering.spacing * (len(text) - 1))
 
 # %% ../../nbs/08_demo.lettering.ipynb #3b777df8
 def _write_line(
-    pen: Pen,  # in the units of the poster
+    pen: Pen,  # pen in the units of the poster
     text: str,
     lettering: Lettering,
-    height: float,  # of a letter, units
-    place: tuple[float, float],  # the left end of the baseline, units
-    inks: Sequence[str],  # the letters' colours, taken in turn
-    edge: str,  # colour of their outline
-    jumps: Sequence[float] = (0.0,),  # how far a letter stands above the baseline, units, taken in turn
+    height: float,  # height of a letter, units
+    place: tuple[float, float],  # left end of the baseline, units
+    inks: Sequence[str],  # colours of the letters, used in turn
+    edge: str,  # colour of the outline
+    jumps: Sequence[float] = (0.0,),  # offsets of letters above the baseline, units, used in turn
 ) -> None:
-    "Writes `text` letter by letter."
+    "Write the text letter by letter."
     font = _load_font(lettering.face, round(height * pen.scale))
     x, y = np.multiply(place, pen.scale)
     for number, letter in enumerate(text):
@@ -139,14 +139,14 @@ def _write_line(
 
 # %% ../../nbs/08_demo.lettering.ipynb #66ffd68e
 def _decorate_title(
-    pen: Pen,  # in the units of the poster
+    pen: Pen,  # pen in the units of the poster
     genre: str,
-    extent: tuple[float, float, float, float],  # of the title: left, top, right, bottom, units
-    color: str,  # of the letters
+    extent: tuple[float, float, float, float],  # left, top, right and bottom of the title, units
+    color: str,  # colour of the letters
     colors: Palette,
     rng: np.random.Generator,
 ) -> None:
-    "What some genres put about a title: rules, a bar, a wave, a thin line, drips."
+    "Draw what some genres add to a title: rules, a bar, a wave, a thin line, drips."
     left, top, right, bottom = extent
     if genre == "Western":
         for y in (top - 2, bottom + 3):
@@ -167,12 +167,12 @@ def _decorate_title(
 # %% ../../nbs/08_demo.lettering.ipynb #2a2ed1e8
 def write_title(
     poster: Image.Image,
-    pen: Pen,  # in the units of the poster
-    genre: str,  # whose lettering it is
+    pen: Pen,  # pen in the units of the poster
+    genre: str,  # genre of the lettering
     colors: Palette,
     rng: np.random.Generator,
 ) -> None:
-    "A title in the manner of a genre."
+    "Write a title in the style of a genre."
     lettering, lines = LETTERING[genre], _title_words(genre, rng)
     height = min(lettering.tallest, 80 / max(_line_width(line, lettering) for line in lines), 28 / len(lines))
     top, bottom = lettering.middle - 0.5 * height * len(lines), lettering.middle + 0.5 * height * len(lines)
@@ -190,12 +190,12 @@ def write_title(
 # %% ../../nbs/08_demo.lettering.ipynb #9d46cae8
 def write_small_print(
     poster: Image.Image,
-    pen: Pen,  # in the units of the poster
-    genre: str,  # whose tagline it is
+    pen: Pen,  # pen in the units of the poster
+    genre: str,  # genre of the tagline
     colors: Palette,
     rng: np.random.Generator,
 ) -> None:
-    "A tagline at the other end from the title, and the block of names below that nobody reads."
+    "Write a tagline at the end opposite the title, and the credits at the bottom."
     y = 133 if LETTERING[genre].middle < 75 else 9
     color = _readable_color(poster, y - 2, y + 2, colors)
     font = _load_font("DejaVuSans-Oblique", round(3.6 * pen.scale))

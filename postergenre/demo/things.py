@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from fastcore.basics import patch
 from PIL import ImageDraw
 
 # %% ../../nbs/06_demo.things.ipynb #85185951
 DEMO_GENRES = ["Action", "Comedy", "Documentary", "Drama", "Horror", "Romance", "Sci-Fi", "Western"]
 _FIRST_GENRE = [0.14, 0.19, 0.11, 0.18, 0.11, 0.10, 0.09, 0.08]  # probabilities, in the order of DEMO_GENRES
-_COMPANY = np.array([  # how strongly a genre (row) draws another (column) to its poster
+_COMPANY = np.array([  # how strongly a genre (row) attracts another (column) to its poster
     [0, 4, 1, 4, 3, 1, 7, 5],  # Action
     [4, 0, 1, 5, 3, 8, 2, 3],  # Comedy
     [1, 2, 0, 7, 1, 1, 1, 2],  # Documentary
@@ -30,7 +31,7 @@ _COMPANY = np.array([  # how strongly a genre (row) draws another (column) to it
 def draw_genres(
     rng: np.random.Generator,  # the only source of randomness
 ) -> list[str]:
-    "One to three of `DEMO_GENRES` in alphabetical order, 1.8 on average."
+    "Draw one to three of `DEMO_GENRES`, 1.8 on average, and return them in alphabetical order."
     chosen = [rng.choice(len(DEMO_GENRES), p=_FIRST_GENRE)]
     for _ in range(rng.choice(3, p=[0.39, 0.42, 0.19])):
         weights = _COMPANY[chosen].sum(axis=0)
@@ -43,54 +44,65 @@ Points = Sequence[tuple[float, float]] | np.ndarray
 
 
 class Pen:
-    "Draws polygons in units that are moved, scaled and turned; a colour is `#rrggbb`, or `#rrggbbaa` to shine through."
+    "Draw polygons in units that are moved, scaled and turned; colours are `#rrggbb` or, with alpha, `#rrggbbaa`."
 
     def __init__(
         self,
-        draw: ImageDraw.ImageDraw,  # of a picture, mode RGBA
-        x: float = 0.0,  # where the origin lies, pixels
+        draw: ImageDraw.ImageDraw,  # drawing of a picture, mode RGBA
+        x: float = 0.0,  # position of the origin, pixels
         y: float = 0.0,
-        scale: float = 1.0,  # pixels a unit
+        scale: float = 1.0,  # pixels per unit
         turn: float = 0.0,  # radians, clockwise
     ):
         self.draw, self.origin, self.scale = draw, np.array([x, y]), scale
         self.axes = scale * np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
 
     def at(self, x: float, y: float, scale: float = 1.0, turn: float = 0.0) -> "Pen":
-        "A pen whose origin is this pen's (`x`, `y`)."
+        "Return a pen with its origin at (`x`, `y`) of this pen."
         return Pen(self.draw, *self.pixels([(x, y)]), self.scale * scale, turn)
 
     def pixels(self, points: Points) -> list[float]:
-        "x, y, x, y ... of these points in the picture."
+        "Return the pixel coordinates of the points as x, y, x, y ..."
         return (np.asarray(points, dtype=float) @ self.axes + self.origin).ravel().tolist()
 
     def shape(self, points: Points, color: str) -> None:
-        "A filled polygon."
+        "Draw a filled polygon."
         self.draw.polygon(self.pixels(points), fill=color)
 
     def box(self, left: float, top: float, right: float, bottom: float, color: str) -> None:
-        "A filled rectangle."
+        "Draw a filled rectangle."
         self.shape([(left, top), (right, top), (right, bottom), (left, bottom)], color)
 
-    def oval(self, x: float, y: float, across: float, down: float, color: str, start=0.0, end=2 * np.pi) -> None:
-        "An ellipse with these half-axes, or the segment of it from angle `start` to `end` (radians, 0 is right)."
-        angles = np.linspace(start, end, 30)
-        self.shape(np.stack([x + across * np.cos(angles), y + down * np.sin(angles)], axis=1), color)
-
     def line(self, points: Points, width: float, color: str) -> None:
-        "A line through these points, at least one pixel wide."
+        "Draw a line through the points, at least one pixel wide."
         self.draw.line(self.pixels(points), fill=color, width=max(1, round(width * self.scale)), joint="curve")
+
+# %% ../../nbs/06_demo.things.ipynb #b61620c3
+@patch
+def oval(
+    self: Pen,
+    x: float,  # centre
+    y: float,
+    across: float,  # half-axes
+    down: float,
+    color: str,
+    start: float = 0.0,  # angles of the segment to draw, radians; 0 is right
+    end: float = 2 * np.pi,
+) -> None:
+    "Draw a filled ellipse, or a segment of it."
+    angles = np.linspace(start, end, 30)
+    self.shape(np.stack([x + across * np.cos(angles), y + down * np.sin(angles)], axis=1), color)
 
 # %% ../../nbs/06_demo.things.ipynb #f25637a5
 def _star(spikes: int, outer: float, inner: float) -> list[tuple[float, float]]:
-    "The corners of a star about the origin, its first spike up."
+    "Return the corners of a star around the origin, with its first spike pointing up."
     angles = np.pi * np.arange(2 * spikes) / spikes
     radii = np.where(np.arange(2 * spikes) % 2, inner, outer)
     return list(zip(radii * np.sin(angles), -radii * np.cos(angles), strict=True))
 
 # %% ../../nbs/06_demo.things.ipynb #18dbdea0
 class Palette(NamedTuple):
-    "The five colours of a poster."
+    "Five colours of a poster: the sky above and below, ink, accent and light."
 
     top: str
     bottom: str
@@ -100,7 +112,7 @@ class Palette(NamedTuple):
 
 
 def _palettes(*lines: str) -> list[Palette]:
-    "From five colours a line."
+    "Return a palette for each line of five colours."
     return [Palette(*(f"#{color}" for color in line.split())) for line in lines]
 
 # %% ../../nbs/06_demo.things.ipynb #a52a6861
