@@ -5,10 +5,12 @@
 # %% auto #0
 __all__ = ['UNFINISHED', 'Echo', 'JobError', 'JobEngine']
 
-# %% ../nbs/61_terminal.ipynb #9cf81f2c
+# %% ../nbs/61_terminal.ipynb #4c1579db
+import json
 import re
 import shutil
 import sys
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
@@ -22,7 +24,7 @@ from papermill.log import logger
 
 from .machine import PROGRESS
 
-# %% ../nbs/61_terminal.ipynb #4e405277
+# %% ../nbs/61_terminal.ipynb #873d2fb2
 class Echo:
     "Write what a notebook prints, and its progress, to a terminal or to a log file."
 
@@ -56,7 +58,7 @@ class Echo:
             self.line = ""
             self.file.flush()
 
-# %% ../nbs/61_terminal.ipynb #704289ee
+# %% ../nbs/61_terminal.ipynb #b59640a8
 class _Client(PapermillNotebookClient):
     "Execute a notebook, and pass on what its cells print and how far they are."
 
@@ -71,7 +73,7 @@ class _Client(PapermillNotebookClient):
             self.echo.progress(content["data"]["text/plain"], content["metadata"][PROGRESS] == "done")
         return super().process_message(msg, cell, cell_index)
 
-# %% ../nbs/61_terminal.ipynb #f46b9661
+# %% ../nbs/61_terminal.ipynb #bd0a0b4b
 class JobError(PapermillExecutionError, click.ClickException):
     "A cell of a job failed; the command line shows its message and no traceback of papermill."
 
@@ -93,7 +95,7 @@ class JobError(PapermillExecutionError, click.ClickException):
             lines = [*lines[-9:], f"The complete traceback is in {self.output}"]
         click.echo("\n".join(lines[-10:]), file=file or sys.stderr)
 
-# %% ../nbs/61_terminal.ipynb #9997f2ea
+# %% ../nbs/61_terminal.ipynb #f18f68f9
 UNFINISHED = "unfinished-run"
 
 
@@ -122,32 +124,71 @@ def _why(error: BaseException) -> str:
         reason = "A cell failed; the error is below."
     return f"{reason} The same command goes on where it can."
 
-# %% ../nbs/61_terminal.ipynb #036c4f08
+# %% ../nbs/61_terminal.ipynb #b8eee676
+def _keep_earlier(
+    output: str | None,  # path of the executed notebook
+) -> Path | None:
+    "Copy the record of an earlier, finished execution to a hidden file, and return that file if there is one."
+    path = Path(output or "")
+    earlier = path.with_name(f".{path.name}.earlier")
+    if path.is_file() and not _is_unfinished(path):
+        shutil.copyfile(path, earlier)
+    return earlier if earlier.is_file() else None
+
+
+def _is_unfinished(path: Path) -> bool:
+    "Return True if an executed notebook has the note of an unfinished run, or cannot be read."
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return UNFINISHED in cells[0]["metadata"].get("tags", []) if cells else False
+    except (ValueError, KeyError, TypeError):
+        return True
+
+
+def _restore_earlier(
+    earlier: Path | None,  # what `_keep_earlier` returned
+    output: str | None,
+) -> str | None:
+    "Put the earlier record back, and return where to write the failed execution."
+    if not earlier:
+        return output
+    earlier.replace(output)
+    return str(Path(output).with_suffix(".failed.ipynb"))
+
+
+def _raise_error(notebook: Any, output: str | None) -> None:
+    "Raise papermill's error if a cell of an executed notebook failed."
+    from papermill.execute import raise_for_execution_errors  # papermill loads this module while it loads that one
+
+    raise_for_execution_errors(notebook, output)
+
+# %% ../nbs/61_terminal.ipynb #a15e9931
 class JobEngine(engines.NBClientEngine):
     "Run a job notebook with progress in the terminal; other notebooks as papermill does."
 
     @classmethod
     def execute_notebook(cls, nb: Any, kernel_name: str, output_path: str | None = None, **kwargs: Any) -> Any:
         "Execute a notebook; raise `JobError` if a cell fails."
-        from papermill.execute import raise_for_execution_errors  # papermill loads this module while it loads that one
-
         nb.cells = [cell for cell in nb.cells if UNFINISHED not in cell.metadata.get("tags", [])]
         if not _is_job(nb):
             return engines.NBClientEngine.execute_notebook(nb, kernel_name, output_path, **kwargs)
         nb.cells.insert(0, _note("It is running, or was killed; then the same command goes on where it can."))
-        kwargs["progress_bar"] = False
+        earlier = _keep_earlier(output_path)
         try:
-            nb = super().execute_notebook(nb, kernel_name, output_path, **kwargs)
+            nb = super().execute_notebook(nb, kernel_name, output_path, **{**kwargs, "progress_bar": False})
             nb.cells.pop(0)
-            raise_for_execution_errors(nb, output_path)
+            _raise_error(nb, output_path)
         except BaseException as error:
             if UNFINISHED not in nb.cells[0].metadata.get("tags", []):
                 nb.cells.insert(0, _note(""))
             nb.cells[0].source = _note(_why(error)).source
+            output_path = _restore_earlier(earlier, output_path)
             write_ipynb(nb, output_path)
             if isinstance(error, PapermillExecutionError):
                 raise JobError(error, output_path) from None
             raise
+        if earlier:
+            earlier.unlink(missing_ok=True)
         return nb
 
     @classmethod
@@ -158,7 +199,7 @@ class JobEngine(engines.NBClientEngine):
         client = _Client(
             nb_man, timeout=limit, startup_timeout=start_limit, kernel_name=kernel_name, log=logger, **kwargs
         )
-        client.extra_arguments = ["--IPKernelApp.log_level=ERROR"]  # its warnings are about the machine, not the job
+        client.extra_arguments = ["--IPKernelApp.log_level=CRITICAL"]  # the rest is about the kernel, not the job
         client.echo = None if kwargs.get("log_output") else Echo()
         try:
             return client.execute()

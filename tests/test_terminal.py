@@ -117,3 +117,14 @@ def test_errors_are_papermills_in_python_and_other_notebooks_are_left_alone(note
     with pytest.raises(papermill.PapermillExecutionError) as caught:
         papermill.execute_notebook(path, tmp_path / "out.ipynb", progress_bar=False)
     assert not isinstance(caught.value, JobError) and "has not finished" not in first_cell(path)
+
+
+def test_a_failed_execution_does_not_replace_the_record_of_a_finished_one(notebook):
+    path = notebook("from postergenre import errors\nprint('the result')")
+    assert run(path).returncode == 0
+    record = path.with_name("out.ipynb").read_bytes()
+    path = notebook("from postergenre import errors\nraise errors.ConfigError('a mistake')")
+    assert run(path).returncode == 1
+    assert path.with_name("out.ipynb").read_bytes() == record
+    assert "has not finished" in path.with_name("out.failed.ipynb").read_text()
+    assert not list(path.parent.glob(".*"))
