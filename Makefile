@@ -71,7 +71,7 @@ $(PEERS)/.installed: bench/peers.txt
 	touch $@
 
 lab: install
-	jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.tornado_settings='{"websocket_max_message_size": 536870912}' nbs
+	jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.tornado_settings='{"websocket_max_message_size": 536870912}' nbs/index.ipynb
 
 # voila.json says what is served and to whom; each visitor has a kernel of their own
 app: install

@@ -199,7 +199,8 @@ def _parameters_cell(
         base = next((b.__name__ for b in bases if re.search(rf"\b{b.__name__}\b", words)), "str")
         return f"{name}: {base} = {field.default!r}  # {field.description}" + (f" [{unit}]" if unit else "")
 
-    return "\n".join(line(name, field) for name, field in schema.model_fields.items())
+    fields = sorted(schema.model_fields.items(), key=lambda item: item[0] == "quiet")  # which comes last
+    return "\n".join(line(name, field) for name, field in fields)
 
 # %% ../nbs/04_config.ipynb #fab710bc
 def read_params_file(
@@ -233,7 +234,7 @@ def write_params_file(
         YAML().dump(commented, unfinished)
 
 # %% ../nbs/04_config.ipynb #f881586d
-NEUTRAL = ("overwrite", "num_workers", "cache", "cache_path", "cache_limit")
+NEUTRAL = ("overwrite", "num_workers", "cache", "cache_path", "cache_limit", "quiet")
 
 
 def run_folder(

@@ -31,6 +31,7 @@ class Schema(BaseModel):
     "Base of all schemas: unknown names are errors, `True` is not a number, and values cannot be changed."
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    quiet: Flag = _parameter(False, "print neither progress nor results in the terminal")
 
     @field_validator("*", mode="before")
     @classmethod
@@ -245,7 +246,7 @@ class LaterParams(ExportedParams, AveragingParams, RangeTestParams):
 
 # %% ../nbs/03_params.ipynb #fe76afd3
 class Params(LaterParams, TrainingParams, ModelParams, InputParams, DataParams):
-    "Parameters of an experiment, for `train_run`, `lr_find`, `swa` and `to_torchscript`; each job reads its part."
+    "Parameters of an experiment, for `train`, `lr_find`, `swa` and `to_torchscript`; each job reads its part."
 
 # %% ../nbs/03_params.ipynb #7f3a1c02
 class RunJobParams(Schema):

@@ -13,14 +13,12 @@ import inspect
 import sys
 import time
 from dataclasses import dataclass, field
-from html import escape
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
-from IPython import get_ipython
-from IPython.display import HTML, display
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
@@ -29,6 +27,7 @@ from ..config import Count, NotNegative, check_arguments
 from ..data.sampler import IterationSampler
 from ..data.split import Data
 from ..errors import ConfigError, any_case, nearest
+from ..machine import show_progress
 from ..metrics.metrics import METRICS
 from ..model.classifier import freeze
 from ..params import Params
@@ -328,6 +327,17 @@ def _describe_batch(
     )
 
 
+def _describe_epoch(
+    run: Run,  # at the end of an epoch
+) -> str:
+    "Return a line on the last epoch: losses, macro AP, learning rate, seconds, and the time that is left."
+    row = run.history[-1]
+    left = timedelta(seconds=round((run.params.n_epochs - run.epoch) * row["seconds"]))
+    names = {"train_loss": "loss", "valid_loss": "validation loss", "macro_ap": "macro AP", "lr": "learning rate"}
+    figures = ", ".join(f"{text} {row[name]:.3g}" for name, text in names.items() if row.get(name) is not None)
+    return f"epoch {run.epoch} of {run.params.n_epochs}: {figures}, {row['seconds']:.1f} s; {left} left"
+
+
 _COLUMNS = ("epoch", "lr", "train_loss", "valid_loss", "macro_ap", "macro_auc", "seconds")
 
 
@@ -354,9 +364,8 @@ class Progress(Callback):
         self.handle, self.shown_at, self.epoch_started = None, 0.0, 0.0
 
     def on_start(self, run: Run) -> None:
-        in_notebook = get_ipython() is not None and hasattr(get_ipython(), "kernel")
-        if in_notebook and run.is_main:
-            self.handle = display(HTML(""), display_id=True)
+        if run.is_main:
+            self.handle = show_progress("Starting", done=False)
 
     def on_epoch_start(self, run: Run) -> None:
         self.epoch_started = time.monotonic()
@@ -365,21 +374,20 @@ class Progress(Callback):
         now = time.monotonic()
         if self.handle and now - self.shown_at >= self.interval:
             self.shown_at = now
-            self._show(run, _describe_batch(run, batch, now - self.epoch_started))
+            self._show(run, _describe_batch(run, batch, now - self.epoch_started), done=False)
 
     def on_epoch_end(self, run: Run) -> None:
         if self.handle:
-            self._show(run, f"epoch {run.epoch} of {run.params.n_epochs} finished")
+            self._show(run, _describe_epoch(run), done=True)
         elif run.is_main:
-            row = run.history[-1]
-            print("  ".join(f"{name} {row[name]:.4g}" for name in _COLUMNS if name in row), flush=True)
+            print(_describe_epoch(run), flush=True)
 
     def on_end(self, run: Run) -> None:
         if self.handle:
-            self._show(run, run.stop or f"{run.epoch} epochs finished")
+            self._show(run, run.stop or f"{run.epoch} epochs finished", done=True)
 
-    def _show(self, run: Run, line: str) -> None:
-        self.handle.update(HTML(f"<p>{escape(line)}</p>{_history_html(run.history, self.rows)}"))
+    def _show(self, run: Run, line: str, done: bool) -> None:
+        show_progress(line, self.handle, done, _history_html(run.history, self.rows))
 
 # %% ../../nbs/33_train.callbacks.ipynb #ab0a672c
 CALLBACKS = {"freeze": Freeze, "early_stopping": EarlyStopping, "checkpoints": Checkpoints}

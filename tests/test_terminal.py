@@ -1,0 +1,130 @@
+"""Job notebooks in a terminal: short errors, progress, and a note at the top of what did not finish."""
+
+import importlib.metadata
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nbformat
+import papermill
+import pytest
+from conftest import ROOT
+
+from postergenre.terminal import UNFINISHED, JobError
+
+pytestmark = pytest.mark.skipif(
+    not any(point.name == "postergenre" for point in importlib.metadata.entry_points(group="papermill.engine")),
+    reason="the package was installed before it had this entry point: run pip install again",
+)
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    "Return a function that writes a job notebook of these cells."
+
+    def write(*sources: str):
+        cells = [nbformat.v4.new_code_cell(source) for source in sources]
+        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A job"), *cells])
+        made.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(made, tmp_path / "job.ipynb")
+        return tmp_path / "job.ipynb"
+
+    return write
+
+
+def run(path, *arguments, **options) -> subprocess.CompletedProcess:
+    output = path.with_name("out.ipynb")
+    command = [sys.executable, "-m", "papermill", str(path), str(output), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, **options)
+
+
+def first_cell(path) -> str:
+    return "".join(json.loads(path.with_name("out.ipynb").read_text())["cells"][0]["source"])
+
+
+def test_a_finished_job_prints_its_lines_and_progress_and_keeps_no_note(notebook):
+    path = notebook(
+        "from postergenre.machine import with_progress\n"
+        "for _ in with_progress(range(4), 4, 'posters', interval=0):\n    pass",
+        "print('Results: runs/full')",
+    )
+    done = run(path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("4 of 4 posters; ") and lines[1] == "Results: runs/full"
+    assert "cell/s" not in done.stderr and "WARNING" not in done.stderr
+    assert first_cell(path) == "# A job"
+
+
+def test_a_mistake_ends_with_its_message_alone(notebook):
+    path = notebook("from postergenre.errors import ConfigError\nraise ConfigError('`n_epoch` is not a parameter.')")
+    done = run(path, "--log-level", "WARNING")
+    assert done.returncode == 1 and done.stderr.strip() == "ConfigError: `n_epoch` is not a parameter."
+    assert "has not finished" in first_cell(path) and "A cell failed" in first_cell(path)
+
+
+def test_a_program_error_shows_ten_lines_and_where_the_rest_is(notebook):
+    deep = "def call(n):\n    return call(n - 1) if n else {}['gone']\n\ncall(30)"
+    done = run(notebook(f"from postergenre import errors\n{deep}"), "--log-level", "WARNING")
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and len(lines) <= 10 and "KeyError: 'gone'" in lines[-2] and "out.ipynb" in lines[-1]
+
+
+def test_a_killed_kernel_leaves_a_note(notebook):
+    path = notebook("import os, signal\nfrom postergenre import errors\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert run(path).returncode not in (0, 1)
+    assert "has not finished" in first_cell(path) and "kernel died" in first_cell(path)
+
+
+def test_a_cell_over_the_time_limit_leaves_a_note(notebook):
+    path = notebook("import time\nfrom postergenre import errors\ntime.sleep(60)")
+    assert run(path, "--execution-timeout", "2").returncode != 0
+    assert "time limit" in first_cell(path)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_papermill_that_is_stopped_leaves_a_note(notebook, sent):
+    path = notebook("import time\nfrom postergenre import errors\nprint('started', flush=True)\ntime.sleep(60)")
+    command = [sys.executable, "-m", "papermill", str(path), str(path.with_name("out.ipynb"))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    assert process.stdout.readline() == "started\n"
+    time.sleep(0.5)
+    os.kill(process.pid, sent)
+    process.wait(60)
+    assert process.returncode and "has not finished" in first_cell(path)
+    assert ("interrupted" if sent == signal.SIGINT else "was killed") in first_cell(path)
+
+
+def test_a_note_goes_when_the_notebook_is_run_again(notebook):
+    path = notebook("from postergenre import errors\nassert (errors.__file__ or '') > ''")
+    assert run(path).returncode == 0
+    output = path.with_name("out.ipynb")
+    made = nbformat.read(output, 4)
+    made.cells.insert(0, nbformat.v4.new_markdown_cell("unfinished", metadata={"tags": [UNFINISHED]}))
+    nbformat.write(made, path)
+    assert run(path).returncode == 0 and first_cell(path) == "# A job"
+
+
+def test_errors_are_papermills_in_python_and_other_notebooks_are_left_alone(notebook, tmp_path):
+    path = notebook("from postergenre import errors\nraise ValueError('of a job')")
+    with pytest.raises(papermill.PapermillExecutionError, match="of a job") as caught:
+        papermill.execute_notebook(path, tmp_path / "out.ipynb", progress_bar=False)
+    assert isinstance(caught.value, JobError) and caught.value.ename == "ValueError"
+    path = notebook("raise ValueError('of somebody else')")
+    with pytest.raises(papermill.PapermillExecutionError) as caught:
+        papermill.execute_notebook(path, tmp_path / "out.ipynb", progress_bar=False)
+    assert not isinstance(caught.value, JobError) and "has not finished" not in first_cell(path)
+
+
+def test_a_failed_execution_does_not_replace_the_record_of_a_finished_one(notebook):
+    path = notebook("from postergenre import errors\nprint('the result')")
+    assert run(path).returncode == 0
+    record = path.with_name("out.ipynb").read_bytes()
+    path = notebook("from postergenre import errors\nraise errors.ConfigError('a mistake')")
+    assert run(path).returncode == 1
+    assert path.with_name("out.ipynb").read_bytes() == record
+    assert "has not finished" in path.with_name("out.failed.ipynb").read_text()
+    assert not list(path.parent.glob(".*"))
