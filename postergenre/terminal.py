@@ -23,6 +23,7 @@ from papermill.iorw import write_ipynb
 from papermill.log import logger
 
 from .machine import PROGRESS
+from .values import plain_flag
 
 # %% ../nbs/61_terminal.ipynb #873d2fb2
 class Echo:
@@ -200,7 +201,7 @@ class JobEngine(engines.NBClientEngine):
             nb_man, timeout=limit, startup_timeout=start_limit, kernel_name=kernel_name, log=logger, **kwargs
         )
         client.extra_arguments = ["--IPKernelApp.log_level=CRITICAL"]  # the rest is about the kernel, not the job
-        quiet = nb_man.nb.metadata.papermill.get("parameters", {}).get("quiet")
+        quiet = plain_flag(nb_man.nb.metadata.papermill.get("parameters", {}).get("quiet", False))
         client.echo = None if quiet or kwargs.get("log_output") else Echo()
         try:
             return client.execute()

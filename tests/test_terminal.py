@@ -128,3 +128,15 @@ def test_a_failed_execution_does_not_replace_the_record_of_a_finished_one(notebo
     assert path.with_name("out.ipynb").read_bytes() == record
     assert "has not finished" in path.with_name("out.failed.ipynb").read_text()
     assert not list(path.parent.glob(".*"))
+
+
+def test_quiet_prints_nothing(notebook):
+    path = notebook("from postergenre import errors\nprint('the result')")
+    assert run(path, "-p", "quiet", "true").stdout == ""
+    assert run(path, "-p", "quiet", "false").stdout == "the result\n"
+
+
+def test_papermill_starts_without_torch():
+    code = "import papermill, sys; print('postergenre.terminal' in sys.modules, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from fastcore.basics import patch
 from PIL import ImageDraw
 
 # %% ../../nbs/06_demo.things.ipynb #85185951
@@ -43,8 +42,8 @@ def draw_genres(
 Points = Sequence[tuple[float, float]] | np.ndarray
 
 
-class Pen:
-    "Draw polygons in units that are moved, scaled and turned; colours are `#rrggbb` or, with alpha, `#rrggbbaa`."
+class _Axes:
+    "Units on a picture that are moved, scaled and turned."
 
     def __init__(
         self,
@@ -57,13 +56,17 @@ class Pen:
         self.draw, self.origin, self.scale = draw, np.array([x, y]), scale
         self.axes = scale * np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
 
-    def at(self, x: float, y: float, scale: float = 1.0, turn: float = 0.0) -> "Pen":
-        "Return a pen with its origin at (`x`, `y`) of this pen."
-        return Pen(self.draw, *self.pixels([(x, y)]), self.scale * scale, turn)
-
     def pixels(self, points: Points) -> list[float]:
         "Return the pixel coordinates of the points as x, y, x, y ..."
         return (np.asarray(points, dtype=float) @ self.axes + self.origin).ravel().tolist()
+
+# %% ../../nbs/06_demo.things.ipynb #10d3da13
+class Pen(_Axes):
+    "Draw polygons; colours are `#rrggbb` or, with alpha, `#rrggbbaa`."
+
+    def at(self, x: float, y: float, scale: float = 1.0, turn: float = 0.0) -> "Pen":
+        "Return a pen with its origin at (`x`, `y`) of this pen."
+        return Pen(self.draw, *self.pixels([(x, y)]), self.scale * scale, turn)
 
     def shape(self, points: Points, color: str) -> None:
         "Draw a filled polygon."
@@ -77,21 +80,12 @@ class Pen:
         "Draw a line through the points, at least one pixel wide."
         self.draw.line(self.pixels(points), fill=color, width=max(1, round(width * self.scale)), joint="curve")
 
-# %% ../../nbs/06_demo.things.ipynb #b61620c3
-@patch
-def oval(
-    self: Pen,
-    x: float,  # centre
-    y: float,
-    across: float,  # half-axes
-    down: float,
-    color: str,
-    start: float = 0.0,  # angles of the segment to draw, radians; 0 is right
-    end: float = 2 * np.pi,
-) -> None:
-    "Draw a filled ellipse, or a segment of it."
-    angles = np.linspace(start, end, 30)
-    self.shape(np.stack([x + across * np.cos(angles), y + down * np.sin(angles)], axis=1), color)
+    def oval(
+        self, x: float, y: float, across: float, down: float, color: str, start: float = 0.0, end: float = 2 * np.pi
+    ) -> None:
+        "Draw a filled ellipse with half-axes `across` and `down`, or its segment between two angles in radians."
+        angles = np.linspace(start, end, 30)
+        self.shape(np.stack([x + across * np.cos(angles), y + down * np.sin(angles)], axis=1), color)
 
 # %% ../../nbs/06_demo.things.ipynb #f25637a5
 def _star(spikes: int, outer: float, inner: float) -> list[tuple[float, float]]:
