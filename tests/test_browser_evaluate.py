@@ -26,7 +26,7 @@ def test_a_threshold_that_is_moved_changes_the_counts(lab, page, shots, chain):
     assert page.locator(".widget-html").filter(has_text="The page responds as soon as").count() == 0
 
     def numbers() -> list[str]:
-        "Threshold, predicted, hits, misses, false alarms, ..."
+        "Return the texts: threshold, predicted, hits, false negatives, false positives, ..."
         return page.evaluate("() => [...document.querySelectorAll('.pg-counts b')].map(cell => cell.textContent)")
 
     page.locator(".noUi-handle").first.focus()

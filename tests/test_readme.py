@@ -77,9 +77,7 @@ def test_the_demo_uses_its_own_posters_and_fails_where_it_does_not_learn():
 
 def test_the_files_named_are_those_that_a_run_leaves(chain):
     named = set(
-        re.findall(
-            r"`([\w.]+\.(?:csv|json|yaml|pth|ts|pt2|onnx))`", README.split("## Output files")[1].split("##")[0]
-        )
+        re.findall(r"`([\w.]+\.(?:csv|json|yaml|pth|ts|pt2|onnx))`", README.split("## Output files")[1].split("##")[0])
     )
     made = {path.name for stage in ("full", "lrf_full") for path in (chain / stage).iterdir()}
     elsewhere = {"thresholds.json", "evaluation.json"}  # tests/test_evaluate.py sees them written
