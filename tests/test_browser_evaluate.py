@@ -23,10 +23,10 @@ def test_a_threshold_that_is_moved_changes_the_counts(lab, page, shots, chain):
     print(f"the page after {shown:.0f} s, everything after {time.monotonic() - started:.0f} s")
     page.screenshot(path=str(shots / "evaluate_all.png"))
     assert 0 < counts.bounding_box()["y"] < 1000  # nobody has to scroll up, and at most one turn of the wheel down
-    assert page.locator(".widget-html").filter(has_text="The page answers as soon as").count() == 0
+    assert page.locator(".widget-html").filter(has_text="The page responds as soon as").count() == 0
 
     def numbers() -> list[str]:
-        "Threshold, predicted, hits, misses, false alarms, ..."
+        "Return the texts: threshold, predicted, hits, false negatives, false positives, ..."
         return page.evaluate("() => [...document.querySelectorAll('.pg-counts b')].map(cell => cell.textContent)")
 
     page.locator(".noUi-handle").first.focus()

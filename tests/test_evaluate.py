@@ -131,7 +131,7 @@ def test_thresholds_of_weights_that_were_replaced_are_refused(evaluated, tmp_pat
     kept = weights.read_bytes()
     try:
         weights.write_bytes(kept + b"trained anew")
-        with pytest.raises(ConfigError, match="is not what it was when this page was opened"):
+        with pytest.raises(ConfigError, match="has changed since this page was opened"):
             save_thresholds(evaluated.run, evaluated.thresholds)
     finally:
         weights.write_bytes(kept)
@@ -144,7 +144,7 @@ def test_thresholds_that_cannot_be_read_are_replaced(evaluated):
     file = evaluated.run.folder / "thresholds.json"
     file.write_text("{")
     try:
-        assert "replace those that were chosen by: what could not be read" in save_thresholds(
+        assert "replace thresholds chosen by: unknown, because the file could not be read" in save_thresholds(
             evaluated.run, evaluated.thresholds
         )
         assert "thresholds" in file.read_text()
@@ -157,12 +157,12 @@ def test_only_data_that_stop_at_three_genres_are_said_to(evaluated):
     from postergenre.report.figures import stops_at_most
 
     run = evaluated.run
-    assert stops_at_most(run) and "has at most three genres" in model_card(evaluated)
+    assert stops_at_most(run) and "have at most three genres" in model_card(evaluated)
     train = run.data.train.copy()
     train.loc[train.index[0], run.genres] = 1  # one poster with all of them, in another split than is shown
     more = dataclasses.replace(run, data=dataclasses.replace(run.data, train=train))
     assert not stops_at_most(more)
-    assert "has at most three genres" not in model_card(dataclasses.replace(evaluated, run=more))
+    assert "have at most three genres" not in model_card(dataclasses.replace(evaluated, run=more))
 
 
 def test_the_next_export_carries_the_thresholds(trained, evaluated):
@@ -176,7 +176,7 @@ def test_the_next_export_carries_the_thresholds(trained, evaluated):
     first = export_run(trained)
     values = np.round(np.linspace(0.1, 0.8, len(evaluated.run.genres)), 3)
     words = save_thresholds(evaluated.run, Thresholds(values, "moved by hand"))
-    assert "still hold other ones: run nbs/to_torchscript.ipynb again" in words
+    assert "hold other thresholds: run nbs/to_torchscript.ipynb again" in words
     with pytest.raises(ConfigError, match="with the thresholds of now"):
         export_run(trained.model_copy(update={"export_weights": "best"}))
     second = export_run(trained)
@@ -191,7 +191,7 @@ def test_the_next_export_carries_the_thresholds(trained, evaluated):
     assert not any("model.ts" in note for note in evaluate_run(asked(threshold_rule="stored", overwrite=True)).notes)
     tuned = evaluate_run(asked(overwrite=True))
     for text in (model_card(tuned), report_html(tuned)):
-        assert f"model.ts carries other thresholds: those of {len(values)} of {len(values)} genres" in text
+        assert f"model.ts has other thresholds than those shown here for {len(values)} of {len(values)} genres" in text
         assert "it has: moved by hand" in text and "run nbs/to_torchscript.ipynb again" in text
     (second.folder / "thresholds.json").unlink()
 
@@ -292,5 +292,5 @@ def test_a_run_that_cannot_be_evaluated_is_told_so(evaluated):
         evaluate_run(asked(experiment_name="half"))
     with pytest.raises(ConfigError, match="runs/nowhere does not exist"):
         evaluate_run(asked(experiment_name="nowhere"))
-    with pytest.raises(ConfigError, match="is no valid poster"):
+    with pytest.raises(ConfigError, match="is not a valid poster"):
         evaluate_run(asked(cam_ids=["nobody"], n_cam=1))

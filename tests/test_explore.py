@@ -51,7 +51,7 @@ def test_a_folder_that_stops_a_run_is_shown_all_the_same(tmp_path, monkeypatch):
     page = ExplorePage(posters, params)
     assert page.gallery.gallery.tiles.value.count('class="pg-grey"') == 8
     page.augmentation.name.value = "demo0009"
-    assert len(page.augmentation.views) == 8 and "no training poster" in page.augmentation.words.value
+    assert len(page.augmentation.views) == 8 and "not a training poster" in page.augmentation.words.value
 
 
 def test_pictures_of_other_formats_and_shapes_become_tiles(tmp_path, monkeypatch):

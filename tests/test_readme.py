@@ -4,8 +4,11 @@ Whether the figures are those of a run, no test can tell: that takes real poster
 """
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 
 import pandas as pd
 from conftest import ROOT
@@ -74,14 +77,24 @@ def test_the_demo_uses_its_own_posters_and_fails_where_it_does_not_learn():
 
 def test_the_files_named_are_those_that_a_run_leaves(chain):
     named = set(
-        re.findall(
-            r"`([\w.]+\.(?:csv|json|yaml|pth|ts|pt2|onnx))`", README.split("## Where results lie")[1].split("##")[0]
-        )
+        re.findall(r"`([\w.]+\.(?:csv|json|yaml|pth|ts|pt2|onnx))`", README.split("## Output files")[1].split("##")[0])
     )
     made = {path.name for stage in ("full", "lrf_full") for path in (chain / stage).iterdir()}
     elsewhere = {"thresholds.json", "evaluation.json"}  # tests/test_evaluate.py sees them written
     elsewhere |= {"model.int8.onnx"}  # and tests/test_int8.py this one
     assert named <= made | elsewhere, named - made
+
+
+def test_the_lines_of_python_do_what_they_say(tmp_path):
+    lines = README.split("```python\n")[1].split("```")[0]
+    assert len([line for line in lines.splitlines() if line and not line.startswith("import")]) == 5
+    inherited = {name: value for name, value in os.environ.items() if name != "ROOT_PATH"}
+    env = {**inherited, "RUNS_PATH": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
+    done = subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "genres.csv")
+    assert len(table) == 200 and table["error"].isna().all() and table["Drama"].between(0, 1).all()
+    assert "demo0000.jpg" in done.stdout and (tmp_path / "runs" / "first" / "model.ts").is_file()
 
 
 def test_memory_stays_flat_over_epochs(runs, monkeypatch):

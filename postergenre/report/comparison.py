@@ -34,7 +34,7 @@ _COLUMNS = [f"{split} {name}" for split in ("valid", "test") for name in ("macro
 def _with_interval(
     figures: dict[str, Any] | None,  # of a split, from summary.json
 ) -> str:
-    "macro AP with its 95 % interval; '-' where it was not measured."
+    "Return macro AP with its 95 % interval as text; '-' if it was not measured."
     if not figures or "macro_ap" not in figures:
         return "-"
     spread, digits = figures["macro_ap_spread"], digits_apart(figures["macro_ap"], figures["macro_ap_floor"])
@@ -47,7 +47,7 @@ def _split_cells(
     split: str,  # valid or test
     figures: dict[str, Any] | None,  # of that split, from summary.json
 ) -> dict[str, str]:
-    "Return macro AP with its interval, its baseline, and over how many genres it is an average."
+    "Return macro AP with its interval, the no-skill baseline, and the number of genres averaged, as text."
     cells = {f"{split} macro AP": _with_interval(figures)}
     if cells[f"{split} macro AP"] == "-":
         return cells
@@ -59,7 +59,7 @@ def _split_cells(
 def _result_row(
     folder: Path,  # runs/<experiment_name>
 ) -> dict[str, str]:
-    "Return the results of a finished run for people; raise `FileNotFoundError` if it is not, `ConfigError` if damaged."
+    "Return the results of a run as text; raise `FileNotFoundError` if it is unfinished, `ConfigError` if damaged."
     if not is_finished(folder):
         raise FileNotFoundError(f"runs/{folder.name} is not finished.")
     is_test = read_json(folder / SUMMARY, "job")["job"] == "lr_find"
@@ -87,25 +87,25 @@ def _result_row(
 
 # %% ../../nbs/48_report.comparison.ipynb #def669fa
 def results_table(
-    names: Sequence[str],  # of experiments
-    runs: Path | None = None,  # the runs folder; none: `runs_path`
+    names: Sequence[str],  # names of experiments
+    runs: Path | None = None,  # runs folder; None: `runs_path`
 ) -> pd.DataFrame:
-    "A row a finished run."
+    "Return a table with one row per finished run."
     return pd.DataFrame([_result_row((runs or runs_path()) / name) for name in names]).set_index("run")
 
 # %% ../../nbs/48_report.comparison.ipynb #2f8fbb45
 def printed(
     table: pd.DataFrame,  # from `results_table`
 ) -> str:
-    "The table for a terminal of some hundred characters: the notes stand below it, a line a run."
+    "Return the table as text for a terminal of about 100 columns, with the notes below it, one line per run."
     notes = [f"{name}: {note}" for name, note in table["note"].items() if note]
     return "\n".join([table.drop(columns="note").reset_index().to_string(index=False), *notes])
 
 # %% ../../nbs/48_report.comparison.ipynb #d4201aaa
 def split_table(
-    summary: dict[str, Any],  # of a finished training run
+    summary: dict[str, Any],  # summary.json of a finished training run
 ) -> pd.DataFrame:
-    "Return each metric on validation and on test data, over how many genres, and what no skill reaches there."
+    "Return each metric on validation and test data with its no-skill baseline and the number of genres averaged."
     columns = {}
     for split in ("valid", "test"):
         figures = summary.get(split, {})
@@ -119,12 +119,12 @@ def split_table(
 
 # %% ../../nbs/48_report.comparison.ipynb #66a6cac0
 def shortfall(
-    name: str,  # of an experiment that is finished
-    reached: float,  # what its validation macro AP should be, at least
-    floor_below: float,  # and the AP of no skill should lie below this
-    runs: Path | None = None,  # the runs folder; none: `runs_path`
+    name: str,  # name of a finished experiment
+    reached: float,  # lowest acceptable macro AP on validation data
+    floor_below: float,  # upper limit of the no-skill baseline
+    runs: Path | None = None,  # runs folder; None: `runs_path`
 ) -> str | None:
-    "A sentence where a run did not learn what it should have; `None` where it did, as `sys.exit` wants it."
+    "Return a message if a run did not learn enough, otherwise None, as `sys.exit` expects."
     valid = read_json((runs or runs_path()) / name / SUMMARY, "valid")["valid"]
     if "macro_ap" not in valid:
         return f"runs/{name} has no macro AP on validation data: {valid['not_measured']}"
@@ -132,16 +132,16 @@ def shortfall(
         return None
     digits = [digits_apart(valid["macro_ap"], reached), digits_apart(valid["macro_ap_floor"], floor_below)]
     return (
-        f"runs/{name} has a macro AP of {valid['macro_ap']:.{digits[0]}f} on validation data, where no skill has "
-        f"{valid['macro_ap_floor']:.{digits[1]}f}; it should be {reached:g} or more, and no skill below "
-        f"{floor_below:g}. Something in the chain does not learn."
+        f"runs/{name} has a macro AP of {valid['macro_ap']:.{digits[0]}f} on validation data, with a no-skill "
+        f"baseline of {valid['macro_ap_floor']:.{digits[1]}f}; it should be {reached:g} or more, with a baseline below "
+        f"{floor_below:g}. Some stage does not learn."
     )
 
 # %% ../../nbs/48_report.comparison.ipynb #f99a496b
 def markdown(
     table: pd.DataFrame,
 ) -> str:
-    "The table in Markdown, its index first."
+    "Return the table in Markdown, with its index as the first column."
     header = [table.index.name, *table.columns]
     lines = [
         header,
@@ -153,10 +153,10 @@ def markdown(
 # %% ../../nbs/48_report.comparison.ipynb #c8085bcd
 def replace_part(
     path: Path,  # a Markdown file
-    name: str,  # of the part: it stands between <!-- name --> and <!-- end of name -->
+    name: str,  # name of the part, which lies between <!-- name --> and <!-- end of name -->
     text: str,
 ) -> None:
-    "Puts `text` in the place of a part; raises `ValueError` where the file has no such part, once."
+    "Replace one part of a file; raise `ValueError` unless the file contains it exactly once."
     content = path.read_text(encoding="utf-8")
     first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
     if content.count(first) != 1 or content.count(last) != 1:
@@ -169,7 +169,7 @@ def replace_part(
 def _as_text(
     value: Any,
 ) -> str:
-    "Return a value as text for a template; bytes of a file name that are not text become question marks."
+    "Return a value as text for a template, with undecodable bytes of a file name replaced by question marks."
     return value if isinstance(value, Markup) else str(value).encode("utf-8", "replace").decode()
 
 # %% ../../nbs/48_report.comparison.ipynb #b2339ca1
@@ -184,7 +184,7 @@ _TEMPLATES = jinja2.Environment(
 
 
 def render(
-    template: str,  # name of a file in postergenre/templates; values are escaped if it ends in .html.jinja
+    template: str,  # file name in postergenre/templates; values are escaped if it ends in .html.jinja
     **values: Any,
 ) -> str:
     "Return a template filled with values; raise `jinja2.UndefinedError` if one is missing."
@@ -192,26 +192,26 @@ def render(
 
 # %% ../../nbs/48_report.comparison.ipynb #3bea9b4d
 def state_of(
-    folder: Path,  # of a run
+    folder: Path,  # folder of a run
 ) -> str:
-    "whole, running or broken."
+    "Return the state of a run: finished, running or broken."
     with contextlib.suppress(ConfigError):
         if is_finished(folder) and read_json(folder / SUMMARY, "job", "split_hash"):
-            return "whole"
+            return "finished"
     return "running" if is_locked(folder) else "broken"
 
 
 def _run_folders(
-    runs: Path,  # the runs folder
+    runs: Path,  # runs folder
 ) -> list[Path]:
-    "The folders of training runs and range tests, by name."
+    "Return the folders of training runs and range tests, sorted by name."
     return sorted(path.parent for path in runs.glob("*/params.yaml"))
 
 # %% ../../nbs/48_report.comparison.ipynb #3ec569ab
 def _parameters_of(
-    folder: Path,  # of a run
+    folder: Path,  # folder of a run
 ) -> dict[str, Any]:
-    "Return the parameters of a run of any version, not held to the schema of today; none if they cannot be read."
+    "Return the parameters of a run of any version, unchecked; an empty dict if they cannot be read."
     try:
         values = YAML(typ="safe").load((folder / "params.yaml").read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError):
@@ -220,17 +220,17 @@ def _parameters_of(
 
 # %% ../../nbs/48_report.comparison.ipynb #3e54efce
 def _parameters_that_matter(
-    folder: Path,  # of a run
+    folder: Path,  # folder of a run
 ) -> dict[str, Any]:
-    "Its parameters without those of other jobs: only a range test is ruled by `lrf_*`, and no run here by the rest."
+    "Return a run's parameters without those that only other jobs read; `lrf_*` matter to range tests alone."
     others = ("swa_", "export_") if (folder / "lr_find.csv").is_file() else ("lrf_", "swa_", "export_")
     return {name: value for name, value in _parameters_of(folder).items() if not name.startswith(others)}
 
 # %% ../../nbs/48_report.comparison.ipynb #5c94ca3b
 def _differing_parameters(
-    folders: Sequence[Path],  # of runs
+    folders: Sequence[Path],  # folders of runs
 ) -> pd.DataFrame:
-    "A row a run, a column a parameter that differs among those that it matters to; as text, empty for the others."
+    "Return one row per run with the parameters in which runs differ, as JSON; empty where one does not apply."
     rows = {folder.name: {k: json.dumps(v) for k, v in _parameters_that_matter(folder).items()} for folder in folders}
     table = pd.DataFrame.from_dict(rows, orient="index")
     hidden = ("experiment_name", "overwrite", "root_path", "num_workers", "cache", "cache_path", "cache_limit")
@@ -238,26 +238,26 @@ def _differing_parameters(
     kept = []
     for name in table.columns.drop(list(hidden), errors="ignore"):
         ruled = tests if name.startswith("lrf_") else list(table.index)
-        table.loc[ruled, name] = table.loc[ruled, name].fillna("-")  # a version that did not have it
+        table.loc[ruled, name] = table.loc[ruled, name].fillna("-")  # written by a version without this parameter
         if table[name].nunique() > 1:
             kept.append(name)
     return table[kept].fillna("").rename_axis("run")
 
 # %% ../../nbs/48_report.comparison.ipynb #80032af0
 def runs_table(
-    runs: Path | None = None,  # the runs folder; none: `runs_path`
+    runs: Path | None = None,  # runs folder; None: `runs_path`
 ) -> pd.DataFrame:
-    """A row a run: job, state, epochs, valid macro AP with its 95 % interval, floor, seconds, split; what differs.
+    """Return one row per run: job, state, results on validation data, duration, split, and differing parameters.
 
-    Raises `ConfigError` where there is no such folder."""
+    Raise `ConfigError` if the folder does not exist."""
     runs = runs or runs_path()
     if not runs.is_dir():
-        raise ConfigError(f"There is no folder {runs}. `runs` must be the one that the jobs write to.")
+        raise ConfigError(f"There is no folder {runs}. `runs` must be the folder that the jobs write to.")
     folders = _run_folders(runs)
     rows = []
     for folder in folders:
         row: dict[str, Any] = {"run": folder.name, "job": "", "state": state_of(folder)}
-        if row["state"] == "whole":
+        if row["state"] == "finished":
             summary = read_json(folder / SUMMARY)
             valid = summary.get("valid", {})
             spread = valid.get("macro_ap_spread", {})
@@ -277,10 +277,10 @@ _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 
 
 def plot_runs(
-    folders: Sequence[Path],  # of training runs
-    metric: str = "macro_ap",  # a column of metrics.csv
+    folders: Sequence[Path],  # folders of training runs
+    metric: str = "macro_ap",  # column of metrics.csv
 ) -> Figure:
-    "A metric over the epochs, a line a run."
+    "Plot a metric over the epochs, one line per run."
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     for number, folder in enumerate(folders):
@@ -302,34 +302,34 @@ COMPARED = [name for name in METRICS if name != "loss"]
 
 
 def predictions_of(
-    folder: Path,  # of a run
+    folder: Path,  # folder of a run
     split: str = "valid",  # valid or test
 ) -> pd.DataFrame:
-    "Scores of a split's posters and their true genres, by Id; raises `ConfigError` where there are none."
+    "Return scores and true genres of a split's posters by Id; raise `ConfigError` if the run has none."
     path = folder / f"{split}_predictions.csv"
     if not path.is_file():
-        raise ConfigError(f"runs/{folder.name} has no {path.name}: it is not a training run that finished with them.")
+        raise ConfigError(f"runs/{folder.name} is not a finished training run with {path.name}.")
     return read_table(path, "Id", "true").set_index("Id")
 
 # %% ../../nbs/48_report.comparison.ipynb #05c4d57e
 def thresholds_of(
-    folder: Path,  # of a run
+    folder: Path,  # folder of a run
     genres: Sequence[str],
 ) -> np.ndarray:
-    "(genres,) its thresholds, as they were tuned on its validation posters; raises `ConfigError` where there are none."
+    "Return the thresholds tuned on validation posters, (genres,); raise `ConfigError` if the run has none."
     path = folder / "genres.csv"
     if not path.is_file():
-        raise ConfigError(f"runs/{folder.name} has no genres.csv, and so no thresholds to measure F1 at.")
+        raise ConfigError(f"runs/{folder.name} has no genres.csv, so there are no thresholds to measure F1 at.")
     table = read_table(path, "genre", "threshold").set_index("genre")
     return table.loc[list(genres), "threshold"].to_numpy(float)
 
 # %% ../../nbs/48_report.comparison.ipynb #fdf79777
 def _shared_predictions(
     first: Path,  # folder of a run
-    second: Path,  # of another
+    second: Path,  # folder of another run
     split: str,  # valid or test
 ) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
-    "Genres, targets (posters, genres) and both scores on the posters of both runs; raises `ConfigError` without any."
+    "Return genres, targets and both runs' scores on their common posters; raise `ConfigError` if there are none."
     if first == second:
         raise ConfigError(f"Choose two different runs: both are {first.name}.")
     one, other = predictions_of(first, split), predictions_of(second, split)
@@ -347,28 +347,28 @@ def _verdict_of(
     metric: str,
     split: str,  # valid or test
 ) -> str:
-    "Whether the difference is more than the luck of the posters, and what else may be luck, as a sentence."
+    "Describe whether the difference is more than chance, and what the interval does not cover."
     if found["low"] is None:
-        return f"Whether that is the luck of which posters were drawn cannot be said: {found['reason']}"
+        return f"Whether this is more than chance cannot be determined: {found['reason']}"
     digits = digits_apart(0, found["low"], found["high"])
     interval = f"(95 % interval {found['low']:+.{digits}f} to {found['high']:+.{digits}f})"
     if found["low"] <= 0 <= found["high"]:
-        return f"That may be the luck of which posters were drawn {interval}."
-    verdict = f"That is more than the luck of which posters were drawn {interval}; not in it: another seed"
+        return f"That may be chance: other posters might show no such difference {interval}."
+    verdict = f"That is more than chance in the choice of posters {interval}. The interval does not cover another seed"
     if split == "valid":
         best = "epoch and thresholds were" if "f1" in metric else "epoch was"
-        verdict += f", and that each run's best {best} chosen on these same posters"
+        verdict += f", or that each run's best {best} chosen on these same posters"
     return f"{verdict}."
 
 # %% ../../nbs/48_report.comparison.ipynb #21efb798
 def compare_runs(
     first: Path,  # folder of a run
-    second: Path,  # of another
-    metric: str = "macro_ap",  # a name from METRICS, except loss; F1 at each run's own thresholds
+    second: Path,  # folder of another run
+    metric: str = "macro_ap",  # name from METRICS except loss; F1 is measured at each run's own thresholds
     split: str = "valid",  # valid or test
-    min_positives: int | None = None,  # a genre with fewer is left out; none: as in the runs, the larger of the two
+    min_positives: int | None = None,  # positives that a genre needs to count; None: the larger value of the two runs
 ) -> dict[str, Any]:
-    "`paired_difference` of two runs on the posters of both, with `posters`, and a verdict in `words`."
+    "Return `paired_difference` of two runs on their common posters, with `posters` and a verdict in `words`."
     genres, targets, scores = _shared_predictions(first, second, split)
     thresholds = [thresholds_of(folder, genres) if "f1" in metric else None for folder in (first, second)]
     if min_positives is None:
@@ -393,16 +393,16 @@ def compare_runs(
 # %% ../../nbs/48_report.comparison.ipynb #c2d84873
 def compare_in_words(
     first: Path,  # folder of a run
-    second: Path,  # of another
-    metric: str = "macro_ap",  # a name from METRICS, except loss
+    second: Path,  # folder of another run
+    metric: str = "macro_ap",  # name from METRICS except loss
 ) -> list[str]:
-    "What `compare_runs` says of validation posters and, where both runs have them, of test posters, or why it cannot."
-    said = []
+    "Describe the comparison on validation posters and, if both runs have them, test posters; or why there is none."
+    texts = []
     try:
-        said.append(compare_runs(first, second, metric)["words"])
+        texts.append(compare_runs(first, second, metric)["words"])
         if all((folder / "test_predictions.csv").is_file() for folder in (first, second)):
             words = compare_runs(first, second, metric, "test")["words"]
-            said.append(f"{words} Neither run has used these to choose anything.")
+            texts.append(f"{words} Neither run has used these posters to choose anything.")
     except (ConfigError, ValueError) as error:
-        said.append(str(error))
-    return said
+        texts.append(str(error))
+    return texts

@@ -38,14 +38,14 @@ from ..train.runs import locked_run, replace_files
 def _plain_rows(
     table: pd.DataFrame,
 ) -> dict[str, dict[str, Any]]:
-    "The table as plain data, a dict a row by its index; None where a value is not defined."
+    "Return the table as plain data, one dict per row by its index; None if a value is not defined."
     return json.loads(table.to_json(orient="index", double_precision=15))
 
 # %% ../../nbs/53_report.documents.ipynb #d2e983bd
 def _evaluation_facts(
     evaluated: Evaluated,
 ) -> dict[str, Any]:
-    "What evaluation.json holds."
+    "Return the contents of evaluation.json."
     run, shown, thresholds = evaluated.run, evaluated.shown, evaluated.thresholds
     return {
         "format": "postergenre evaluation 1",
@@ -76,7 +76,7 @@ def _evaluation_facts(
 # %% ../../nbs/53_report.documents.ipynb #47a43f9a
 _WORDS = {
     "macro_ap": "macro AP", "micro_ap": "micro AP", "macro_auc": "macro AUC", "micro_auc": "micro AUC",
-    "macro_f1": "macro F1", "micro_f1": "micro F1", "floor": "no skill", "sd": "standard deviation",
+    "macro_f1": "macro F1", "micro_f1": "micro F1", "floor": "no-skill baseline", "sd": "standard deviation",
     "low": "95 % from", "high": "95 % to", "ap": "AP", "ap_low": "95 % from", "ap_high": "95 % to", "auc": "AUC",
     "f1": "F1", "ece": "calibration error", "counted": "in the averages", "true": "genres in the table",
     "missing": "may be missing", "likely": "likely", "of": "of posters", "base": "share of all",
@@ -86,7 +86,7 @@ _WORDS = {
 def _in_words(
     table: pd.DataFrame,
 ) -> pd.DataFrame:
-    "The table for people: columns and metrics by their names in words, yes and no for true and false."
+    "Return the table with readable names of columns and metrics, and yes and no for true and false."
     table = table.copy()
     for name in table.columns:
         if table[name].dtype == bool:
@@ -97,9 +97,9 @@ def _in_words(
 
 # %% ../../nbs/53_report.documents.ipynb #a1c07f20
 def _digits_of(
-    table: pd.DataFrame,  # of metrics or of genres; others are not compared with a floor
+    table: pd.DataFrame,  # table of metrics or of genres; others have no baseline
 ) -> int:
-    "Return how many digits after the point tell each figure from its floor."
+    "Return the number of decimals that distinguish each figure from its no-skill baseline."
     figures = [name for name in ("value", "ap", "floor") if name in table]
     return max((digits_apart(*row) for row in table[figures].to_numpy()), default=3)
 
@@ -108,16 +108,16 @@ def told_apart(
     score: float,
     threshold: float,
 ) -> tuple[str, str]:
-    "Return both as text, with as many digits as tell them apart."
+    "Return both as text, with enough decimals to distinguish them."
     digits = digits_apart(score, threshold)
     return f"{score:.{digits}f}", f"{threshold:.{digits}f}"
 
 # %% ../../nbs/53_report.documents.ipynb #4b5a84d2
 def report_html(
     evaluated: Evaluated,
-    n_missing: int = 40,  # rows of the last table
+    n_missing: int = 40,  # largest number of rows of the last table
 ) -> str:
-    "The whole report, in which every name is escaped."
+    "Return the report as HTML, with every name escaped."
     run, missing = evaluated.run, evaluated.missing.drop(columns="row").head(n_missing)
     tables = {"metrics": evaluated.metrics.reset_index(), "genres": evaluated.table.reset_index(), "missing": missing}
     shown = {
@@ -149,7 +149,7 @@ def report_html(
 def _hub_weights(
     params: Params,
 ) -> str | None:
-    "Return the repository on the Hugging Face hub whose weights the training started from; None if that is not known."
+    "Return the Hugging Face repository whose weights the training started from; None if unknown."
     if not params.pretrained or params.pretrained_file or params.checkpoint_name or packaged_weights(params.model_name):
         return None
     source, _, name = params.model_name.rpartition(":")
@@ -162,7 +162,7 @@ def _hub_weights(
 def _card_front(
     evaluated: Evaluated,
 ) -> str:
-    "Return the YAML front matter, without its lines of dashes."
+    "Return the YAML front matter without its lines of dashes."
     run, metrics = evaluated.run, evaluated.metrics["value"]
     measured_on = {
         "task_type": "image-classification",
@@ -194,16 +194,16 @@ def _card_front(
 
 # %% ../../nbs/53_report.documents.ipynb #90d55141
 def _markdown_text(
-    name: str,  # of a genre
+    name: str,  # name of a genre
 ) -> str:
-    "Return a name as Markdown shows it literally, in a table too."
+    "Escape a name so that Markdown shows it literally, also in a table."
     return re.sub(r"([\\`*_\[\]~])", r"\\\1", html.escape(name, quote=False)).replace("|", "&#124;")
 
 # %% ../../nbs/53_report.documents.ipynb #4ed58ac2
 def card_tables(
     evaluated: Evaluated,
 ) -> tuple[str, str]:
-    "Metrics with interval and floor, and genres with AP, interval, floor and threshold, in Markdown."
+    "Return two Markdown tables, of metrics and of genres, with intervals and no-skill baselines."
 
     def figures_of(value: float, low: float, high: float, floor: float) -> list[str]:
         digits = digits_apart(value, floor)
@@ -214,14 +214,14 @@ def card_tables(
     metrics, table = evaluated.metrics, evaluated.table
     overall = pd.DataFrame(
         [figures_of(*row) for row in metrics[["value", "low", "high", "floor"]].to_numpy()],
-        columns=["value", "95 % interval", "no skill"],
+        columns=["value", "95 % interval", "no-skill baseline"],
         index=pd.Index([_WORDS.get(name, name) for name in metrics.index], name="metric"),
     )
     rows = [figures_of(*row) for row in table[["ap", "ap_low", "ap_high", "floor"]].to_numpy()]
     genres = pd.DataFrame(
         {
             "positives": table["positives"].to_list(),
-            **dict(zip(("AP", "95 % interval", "no skill"), zip(*rows, strict=True), strict=True)),
+            **dict(zip(("AP", "95 % interval", "no-skill baseline"), zip(*rows, strict=True), strict=True)),
             "threshold": [f"{threshold:.4f}" for threshold in table["threshold"]],
         },
         index=pd.Index([_markdown_text(genre) for genre in table.index], name="genre"),
@@ -232,7 +232,7 @@ def card_tables(
 def model_card(
     evaluated: Evaluated,
 ) -> str:
-    "The model card, with names escaped."
+    "Return the model card in Markdown, with names escaped."
     run, (overall, genres) = evaluated.run, card_tables(evaluated)
     hidden = (*NEUTRAL, "root_path", "experiment_name")
     given = {name: value for name, value in run.params.model_dump().items() if name not in hidden}
@@ -259,11 +259,11 @@ def model_card(
 # %% ../../nbs/53_report.documents.ipynb #f9df4298
 def write_evaluation(
     evaluated: Evaluated,
-    overwrite: bool = False,  # also an evaluation of something else that is there
+    overwrite: bool = False,  # replace an existing evaluation of something else
 ) -> list[Path]:
     """Write report.html, MODEL_CARD.md and evaluation.json into the run's folder in one step; return their paths.
 
-    `ConfigError` where an evaluation of something else is there and is not to be replaced."""
+    Raise `ConfigError` if an evaluation of something else exists and may not be replaced."""
     folder, facts = evaluated.run.folder, _evaluation_facts(evaluated)
     texts = {"report.html": report_html(evaluated), "MODEL_CARD.md": model_card(evaluated)}
     with locked_run(folder):
@@ -278,9 +278,9 @@ def write_evaluation(
 # %% ../../nbs/53_report.documents.ipynb #34ea424c
 def write_or_keep(
     evaluated: Evaluated,
-    overwrite: bool = False,  # also an evaluation of something else that is there
+    overwrite: bool = False,  # replace an existing evaluation of something else
 ) -> str:
-    "Writes the three files and names them; where that is refused and somebody reads it, says why instead."
+    "Write the three files and return their paths as text, or the reason why a person's page did not write them."
     try:
         paths = write_evaluation(evaluated, overwrite)
     except ConfigError as error:
@@ -291,17 +291,17 @@ def write_or_keep(
 
 # %% ../../nbs/53_report.documents.ipynb #24b30c25
 _HOW_LIKELY = (
-    "Likely is the share with the genre among the validation posters with fewer genres that score at least as high; "
-    "beside it stand how many they are, the lower end of its 95 % interval, and the share among all validation posters "
-    "with fewer genres. Rows whose lower end is not above that are left out."
+    "Likely is the share with the genre among the validation posters with fewer genres that score at least as high. "
+    "The next columns are the number of these posters, the lower end of the share's 95 % interval, and the share among "
+    "all validation posters with fewer genres. Rows whose lower end is not above that share are left out."
 )
 
 
 def show_results(
     evaluated: Evaluated,
-    n_missing: int = 20,  # rows of the last table
+    n_missing: int = 20,  # largest number of rows of the last table
 ) -> None:
-    "Displays figures over all genres and genre by genre, the pictures, and genres that may be missing."
+    "Display the tables over all genres and by genre, the pictures, and genres that may be missing."
     for table in (evaluated.metrics, evaluated.table):
         display(_in_words(table.reset_index()).round(_digits_of(table)))
     for title, data in evaluated.pictures.items():

@@ -34,7 +34,7 @@ def calibration_error(
     targets: np.ndarray,  # (posters,), 0 or 1
     scores: np.ndarray,  # (posters,), 0 to 1
 ) -> float:
-    "The expected calibration error over ten bins of equal width, 0 to 1."
+    "Return the expected calibration error over ten bins of equal width, 0 to 1."
     bins = np.minimum((scores * 10).astype(int), 9)
     hits, sums = (np.bincount(bins, weights=values, minlength=10) for values in (targets, scores))
     return float(np.abs(hits - sums).sum() / len(scores))
@@ -44,9 +44,9 @@ def genre_figures(
     scored: Predictions,
     genres: Sequence[str],
     thresholds: np.ndarray,  # (genres,)
-    min_positives: int,  # posters that a genre needs to count
+    min_positives: int,  # positives that a genre needs to count
 ) -> pd.DataFrame:
-    "`genre_table` with the 95 % interval of AP (ap_low, ap_high) and the calibration error (ece)."
+    "Return `genre_table` with the 95 % interval of AP (ap_low, ap_high) and the calibration error (ece)."
     given = (scored.targets, scored.scores, genres)
     table = genre_table(*given, thresholds, min_positives)
     spread = (
@@ -65,19 +65,19 @@ def all_figures(
     scored: Predictions,
     genres: Sequence[str],
     thresholds: np.ndarray,  # (genres,)
-    min_positives: int,  # posters that a genre needs to count
+    min_positives: int,  # positives that a genre needs to count
 ) -> pd.DataFrame:
-    "`summary_table`, without rows where no genre has enough positives."
+    "Return `summary_table`; an empty table if no genre has enough positives."
     if not evaluable_genres(scored.targets, min_positives).any():
         return pd.DataFrame(columns=["value", "floor", "sd", "low", "high"], dtype=np.float64).rename_axis("metric")
     return summary_table(scored.targets, scored.scores, genres, thresholds, min_positives)
 
 # %% ../../nbs/51_report.figures.ipynb #d70c90dc
 def _genre_panels(
-    titles: Sequence[str],  # one a panel
-    n_columns: int = 5,  # panels a row
+    titles: Sequence[str],  # one per panel
+    n_columns: int = 5,  # panels per row
 ) -> tuple[Figure, list[Axes]]:
-    "Square panels from 0 to 1 under their titles."
+    "Create square panels from 0 to 1 with titles."
     rows = -(-len(titles) // n_columns)
     figure = new_figure(9, 2.0 * rows + 0.3)
     panels = np.ravel(figure.subplots(rows, n_columns, sharex=True, sharey=True, squeeze=False))
@@ -97,7 +97,7 @@ def plot_precision_recall(
     genres: Sequence[str],
     table: pd.DataFrame,  # from `genre_figures`
 ) -> Figure:
-    "Precision over recall of each genre, its AP in the title."
+    "Plot precision over recall for each genre, with AP in the title."
     titles = [f"{genre}: {row.ap:.2f}" if row.positives else f"{genre}: none" for genre, row in table.iterrows()]
     figure, panels = _genre_panels(titles)
     colors = genre_colors(genres)
@@ -105,7 +105,10 @@ def plot_precision_recall(
         column = list(genres).index(genre)
         if row.positives:
             precision, recall, _ = precision_recall_curve(scored.targets[:, column], scored.scores[:, column])
-            recall, precision = recall[:-1], precision[:-1]  # the last, 1 at a recall of 0, is no threshold
+            recall, precision = (
+                recall[:-1],
+                precision[:-1],
+            )  # the last point (recall 0) is not a threshold
             axes.step(recall, precision, color=colors[genre], linewidth=2, where="post")
         axes.axhline(row.floor, color="black", linestyle="--", linewidth=0.8)
         axes.plot(row.recall, row.precision, "o", color="black", markersize=5)
@@ -119,7 +122,7 @@ def plot_calibration(
     genres: Sequence[str],
     table: pd.DataFrame,  # from `genre_figures`
 ) -> Figure:
-    "Share with the genre over the mean score of a bin, dots as large as its posters are many; all labels, then genres."
+    "Plot the share with the genre over the mean score of each bin, for all labels and each genre."
     shown = [("all labels", scored.targets.ravel(), scored.scores.ravel(), "black")]
     colors = genre_colors(genres)
     for genre in table.index[table["counted"]]:
@@ -138,10 +141,10 @@ def plot_calibration(
 
 # %% ../../nbs/51_report.figures.ipynb #ef598b41
 def photo(
-    figure: Figure,  # with posters or maps in it
-    quality: int = 85,  # 1 to 95
+    figure: Figure,  # figure with posters or maps
+    quality: int = 85,  # JPEG quality, 1 to 95
 ) -> DisplayedImage:
-    "The figure as a JPEG, with all its colours."
+    "Return the figure as a JPEG with all its colours."
     content = image_bytes(draw_figure(figure), "jpeg", quality=quality, optimize=True)
     return DisplayedImage(content, format="jpeg")
 
@@ -149,11 +152,12 @@ def photo(
 def most_confident_errors(
     scored: Predictions,
     thresholds: np.ndarray,  # (genres,)
-    kind: str,  # false alarm or missed
-    n: int,  # posters at most
+    kind: str,  # false positive or false negative
+    n: int,  # largest number of posters
 ) -> list[tuple[int, int]]:
-    "(poster, genre) of the mistakes whose score is furthest from the truth, one a poster, surest first."
-    wrong = (predict_labels(scored.scores, thresholds) != scored.targets) & (scored.targets == (kind == "missed"))
+    "Return (poster, genre) of the most confident mistakes, at most one per poster, the most confident first."
+    wrong = predict_labels(scored.scores, thresholds) != scored.targets
+    wrong &= scored.targets == (kind == "false negative")
     distance = np.where(wrong, np.abs(scored.targets - scored.scores), -1.0)
     genres, furthest = distance.argmax(axis=1), distance.max(axis=1)
     order = np.argsort(-furthest, kind="stable")[:n]
@@ -162,11 +166,11 @@ def most_confident_errors(
 # %% ../../nbs/51_report.figures.ipynb #bb15337d
 def plot_mistakes(
     scored: Predictions,
-    pairs: Sequence[tuple[int, int]],  # (poster, genre), at least one
+    pairs: Sequence[tuple[int, int]],  # (poster, genre) of each mistake, at least one
     genres: Sequence[str],
     thresholds: np.ndarray,  # (genres,)
 ) -> Figure:
-    "The posters with the genre that is wrong and its score above, and all their genres below."
+    "Plot posters with the wrong genre and its score above, and all their genres below."
     rows = [row for row, _ in pairs]
     titles = [f"{genres[column]} {scored.scores[row, column]:.2f}" for row, column in pairs]
     chosen = (scored.scores[rows], genres, thresholds, scored.targets[rows])
@@ -176,17 +180,17 @@ def plot_mistakes(
 def fitted_images(
     run: FinishedRun,
     split: str,  # valid or test
-    rows: Sequence[int],  # of the split
+    rows: Sequence[int],  # rows of the split
 ) -> torch.Tensor:
-    "(posters, 3, height, width) uint8, as the network gets them."
+    "Return posters as the network receives them, (posters, 3, height, width) uint8."
     return torch.stack([image for image, _, _ in dataset_of(run.params, run.data, split).__getitems__(list(rows))])
 
 # %% ../../nbs/51_report.figures.ipynb #eefd9685
 def most_confident_hits(
     scored: Predictions,
-    n: int,  # posters of each genre at most
+    n: int,  # largest number of posters per genre
 ) -> list[list[tuple[int, int]]]:
-    "For each genre (poster, genre) of its true posters, highest score first."
+    "Return (poster, genre) of the posters that have each genre, highest score first."
     found = []
     for column, (true, scores) in enumerate(zip(scored.targets.T, scored.scores.T, strict=True)):
         order = np.argsort(-np.where(true == 1, scores, -1.0), kind="stable")[: min(n, int(true.sum()))]
@@ -196,15 +200,15 @@ def most_confident_hits(
 # %% ../../nbs/51_report.figures.ipynb #268b6628
 def cam_choice(
     scored: Predictions,
-    n: int,  # posters
-    ids: Sequence[str] = (),  # those asked for; empty: the surest hits of each genre in turn
+    n: int,  # number of posters
+    ids: Sequence[str] = (),  # posters to explain; empty: the most confident hits of each genre in turn
 ) -> list[tuple[int, int]]:
-    "(poster, genre) to explain; of posters asked for, the genre that scores highest; `ConfigError` for unknown ones."
+    "Choose (poster, genre) to explain, for given posters the top genre; raise `ConfigError` for unknown Ids."
     if ids:
         row_of = {poster: row for row, poster in enumerate(scored.ids)}
         for poster in ids:
             if poster not in row_of:
-                raise ConfigError(f"`cam_ids`: {poster!r} is no {scored.split} poster.{nearest(poster, row_of)}")
+                raise ConfigError(f"`cam_ids`: {poster!r} is not a {scored.split} poster.{nearest(poster, row_of)}")
         return [(row_of[poster], int(scored.scores[row_of[poster]].argmax())) for poster in ids]
     by_genre = most_confident_hits(scored, n)
     in_turn = [pairs[place] for place in range(n) for pairs in by_genre if place < len(pairs)]
@@ -215,10 +219,10 @@ def cam_choice(
 def plot_cams(
     images: torch.Tensor,  # (posters, 3, height, width) uint8
     cams: np.ndarray,  # (posters, height, width)
-    titles: Sequence[str],  # one a poster
-    n_columns: int = 4,  # posters a row, each beside its map
+    titles: Sequence[str],  # one per poster
+    n_columns: int = 4,  # posters per row, each next to its map
 ) -> Figure:
-    "Each poster, and beside it the map over it."
+    "Plot each poster next to its map."
     pictures = images.permute(0, 2, 3, 1).numpy()
     rows, shape = -(-len(pictures) // n_columns), pictures.shape[1] / pictures.shape[2]
     figure = new_figure(9, rows * (9 / 2 / n_columns * min(shape, 1.6) + 0.35))
@@ -234,11 +238,11 @@ def plot_cams(
 
 # %% ../../nbs/51_report.figures.ipynb #28a89fe3
 def plot_mean_maps(
-    means: dict[int, np.ndarray],  # (height, width) by genre column
+    means: dict[int, np.ndarray],  # mean maps (height, width) by genre column
     titles: dict[int, str],
-    n_columns: int = 8,  # genres a row
+    n_columns: int = 8,  # genres per row
 ) -> Figure:
-    "The mean map of each genre, all on one scale."
+    "Plot the mean map of each genre on one common scale."
     rows, shape = -(-len(means) // n_columns), next(iter(means.values())).shape
     figure = new_figure(9, rows * (8 / n_columns * min(shape[0] / shape[1], 1.6) + 0.35))
     panels = np.ravel(figure.subplots(rows, n_columns, squeeze=False))
@@ -251,20 +255,18 @@ def plot_mean_maps(
     return figure
 
 # %% ../../nbs/51_report.figures.ipynb #5f6e6e35
-MOST_GENRES = 3  # of a poster, where a source of data stops
-_FEWEST = 5  # posters on which a share may rest
-
-
+MOST_GENRES = 3  # largest number of genres per poster in some data sources
+_FEWEST = 5  # posters that a share needs
 CANNOT_KNOW = (
-    "It cannot know whether a genre is missing: it counts on posters with fewer genres, which may lack some as well "
-    "and whose films are others than those with three; and of many posters the ones that look likeliest were picked, "
-    "so that fewer of them are right than is said. Look at the film before you change a label."
+    "This method cannot know whether a genre is missing. It counts on posters with fewer genres, which may lack some "
+    "as well and which belong to different films. Because the likeliest of many posters were picked, fewer of them are "
+    "right than the shares suggest. Check the film before you change a label."
 )
 
 
 def _wilson_low(
     hits: int,
-    n: int,  # at least 1
+    n: int,  # number of trials, at least 1
 ) -> float:
     "Return the lower end of the 95 % interval of a share after Wilson (1927), 0 to 1."
     return float(binomtest(hits, n).proportion_ci(confidence_level=0.95, method="wilson").low)
@@ -273,7 +275,7 @@ def _wilson_low(
 def stops_at_most(
     run: FinishedRun,
 ) -> bool:
-    "Whether the data stop at `MOST_GENRES` a poster, so that some posters lack a genre."
+    "Return True if no poster has more than `MOST_GENRES` genres, so that some may lack one."
     parts = (run.data.train, run.data.valid, run.data.test)
     most = max(targets_of(part, run.genres).sum(axis=1).max() for part in parts if len(part))
     return most == MOST_GENRES
@@ -284,8 +286,10 @@ def missing_genres(
     valid: Predictions,  # validation posters, on which the shares are counted
     genres: Sequence[str],
 ) -> pd.DataFrame:
-    """Posters with three genres that may lack one: row, Id, true, missing, score, likely (a share), of (posters), low
-    (`_wilson_low`), base (share of the genre among posters with room for it); those with low above it, surest first."""
+    """Find posters with three genres that may lack one, the most likely first.
+
+    Columns: row, Id, true, missing, score, likely (share that has the genre), of (posters counted), low (`_wilson_low`
+    of that share), base (share among all posters with room for it). Only rows with low above base are returned."""
     columns = ["row", "Id", "true", "missing", "score", "likely", "of", "low", "base"]
     full = np.flatnonzero(scored.targets.sum(axis=1) == MOST_GENRES)
     has_room = valid.targets.sum(axis=1) < MOST_GENRES
@@ -301,17 +305,7 @@ def missing_genres(
         if low <= base[column]:
             continue
         true = ", ".join(genre for genre, yes in zip(genres, scored.targets[row], strict=True) if yes)
-        found = (
-            int(row),
-            scored.ids[row],
-            true,
-            genres[column],
-            score,
-            as_high.mean(),
-            len(as_high),
-            low,
-            base[column],
-        )
-        rows.append(found)
+        counted = (as_high.mean(), len(as_high), low, base[column])
+        rows.append((int(row), scored.ids[row], true, genres[column], score, *counted))
     table = pd.DataFrame(rows, columns=columns)
     return table.sort_values(["low", "score"], ascending=False, kind="stable", ignore_index=True)

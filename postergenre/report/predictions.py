@@ -41,16 +41,16 @@ from ..train.training import finished_run
 # %% ../../nbs/50_report.predictions.ipynb #376f7992
 @dataclass(frozen=True)
 class FinishedRun:
-    "A finished training run, its data, and one of its models."
+    "A finished training run with its data and one of its models."
 
     folder: Path
-    params: Params  # as it was trained
+    params: Params  # parameters of the training
     data: Data
-    weights: Path  # the checkpoint
-    sha256: str  # of its file
-    meta: dict[str, Any]  # of the checkpoint
+    weights: Path  # checkpoint
+    sha256: str  # SHA-256 of the checkpoint file
+    meta: dict[str, Any]  # metadata of the checkpoint
     model: PosterClassifier  # in eval mode
-    export: Path | None = None  # made from that checkpoint, if it is the one that scores
+    export: Path | None = None  # exported file that scores instead of the checkpoint
 
     @property
     def scored(self) -> str:
@@ -63,10 +63,10 @@ class FinishedRun:
 
 # %% ../../nbs/50_report.predictions.ipynb #ae41c222
 def open_finished(
-    experiment_name: str,  # a folder below runs/
-    weights: str = "auto",  # auto, best, last or swa, or the name of an export
+    experiment_name: str,  # folder under runs/
+    weights: str = "auto",  # auto, best, last, swa, or the file name of an export
 ) -> FinishedRun:
-    "Return the run; raise `ConfigError` if it is running, broken, no training run, or its data have changed."
+    "Open a finished run; raise `ConfigError` if it is not finished, not a training run, or its data have changed."
     folder = runs_path() / experiment_name
     if (folder / "params.yaml").is_file() and state_of(folder) == "running":
         raise ConfigError(f"`experiment_name`: runs/{experiment_name} is being trained. Wait until it is finished.")
@@ -77,7 +77,7 @@ def open_finished(
     path = exported_from(export) if export else chosen_weights(folder, weights)
     checkpoint = load_checkpoint(path)
     with as_config_errors():
-        data = load_run_data(params.model_copy(update={"cache": False}))  # of no use to one look at few posters
+        data = load_run_data(params.model_copy(update={"cache": False}))  # no use for scoring a few posters once
     check_data(folder, checkpoint["meta"], data)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return FinishedRun(folder, params, data, path, sha256, checkpoint["meta"], model_of(checkpoint), export)
@@ -85,22 +85,22 @@ def open_finished(
 # %% ../../nbs/50_report.predictions.ipynb #87843ba0
 @dataclass(frozen=True)
 class Predictions:
-    "The posters of a split, in its order, with truth and scores."
+    "The posters of a split in order, with true labels and scores."
 
     split: str  # valid or test
     ids: list[str]
     paths: list[str]
     targets: np.ndarray  # (posters, genres) uint8
     scores: np.ndarray  # (posters, genres) float64, 0 to 1
-    origin: str  # the file, or the network
+    origin: str  # source of the scores: a file name, or the network
 
 # %% ../../nbs/50_report.predictions.ipynb #86aa353f
 def _score_again(
     run: FinishedRun,
     split: str,  # valid or test
-    rows: Sequence[int] | None = None,  # of the split; none: all
+    rows: Sequence[int] | None = None,  # rows of the split; None: all
 ) -> np.ndarray:
-    "(posters, genres) float64: what the network says, in the precision of the run."
+    "Score posters with the network in the run's precision; return (posters, genres) float64."
     dataset = dataset_of(run.params, run.data, split)
     dataset = dataset if rows is None else Subset(dataset, list(rows))
     accelerator = create_accelerator(run.params)
@@ -111,10 +111,10 @@ def _score_again(
 
 # %% ../../nbs/50_report.predictions.ipynb #33dd3f03
 def _score_export(
-    run: FinishedRun,  # with an export
+    run: FinishedRun,  # run with an export
     split: str,  # valid or test
 ) -> np.ndarray:
-    "Return (posters, genres) float64 scores of an exported file."
+    "Score a split with an exported file; return (posters, genres) float64."
     dataset, predictor = dataset_of(run.params, run.data, split), load_predictor(run.export)
     if len(dataset) >= MANY:
         predictor.scores.compile()
@@ -127,7 +127,7 @@ def _stored_scores(
     run: FinishedRun,
     split: str,  # valid or test
 ) -> np.ndarray | None:
-    "(posters, genres) float64 of SPLIT_predictions.csv; None where it is missing, damaged, or of something else."
+    "Return the scores in SPLIT_predictions.csv, (posters, genres) float64; None if they are missing or do not match."
     frame, path = getattr(run.data, split), run.folder / f"{split}_predictions.csv"
     if run.weights.name != "model.best.pth" or not path.is_file():
         return None
@@ -144,14 +144,14 @@ def _stored_scores(
         return None
     again = np.unique(np.linspace(0, len(scores) - 1, min(8, len(scores))).astype(int))
     difference = np.abs(_score_again(run, split, again) - scores[again]).max()
-    return scores if difference <= 0.05 else None  # rounding to bf16 in another order makes 0.01
+    return scores if difference <= 0.05 else None  # another order of rounding to bf16 changes scores by 0.01
 
 # %% ../../nbs/50_report.predictions.ipynb #6ca59e87
 def scores_of_split(
     run: FinishedRun,
     split: str,  # valid or test
 ) -> Predictions:
-    "Truth and scores of a split, stored or made anew; `ConfigError` where it has no posters."
+    "Return labels and scores of a split, stored or computed again; raise `ConfigError` if it has no posters."
     frame = getattr(run.data, split)
     if not len(frame):
         raise ConfigError(f"`split`: runs/{run.folder.name} has no {split} posters. Give `split: valid`.")
@@ -159,46 +159,46 @@ def scores_of_split(
     if run.export:
         scores, origin = _score_export(run, split), run.export.name
     elif scores is None:
-        scores, origin = _score_again(run, split), "the network, run anew"
+        scores, origin = _score_again(run, split), "the network, run again"
     targets = targets_of(frame, run.genres).astype(np.uint8)
     return Predictions(split, frame["Id"].tolist(), frame["path"].tolist(), targets, scores, origin)
 
 # %% ../../nbs/50_report.predictions.ipynb #a18c67dd
-_FEW_PREDICTED = 5  # posters; a precision that rests on fewer is luck
+_FEW_PREDICTED = 5  # posters; a precision measured on fewer is unreliable
 
 
 def _prediction_notes(
     genres: Sequence[str],
-    predicted: np.ndarray,  # (genres,), validation posters that reach the threshold
+    predicted: np.ndarray,  # (genres,), number of validation posters that reach the threshold
 ) -> list[str]:
-    "Sentences on genres that are predicted for no validation poster, or for very few."
+    "Return notes on genres that are predicted for no validation poster, or for very few."
     notes = []
-    if nowhere := [genre for genre, n in zip(genres, predicted, strict=True) if n == 0]:
-        notes.append(f"predicted nowhere: {', '.join(nowhere)}. No validation poster reaches the threshold.")
+    if never := [genre for genre, n in zip(genres, predicted, strict=True) if n == 0]:
+        notes.append(f"Never predicted: {', '.join(never)}. No validation poster reaches the threshold.")
     few = [(genre, int(n)) for genre, n in zip(genres, predicted, strict=True) if 0 < n < _FEW_PREDICTED]
     if few:
-        said = ", ".join(f"that of {genre} rests on {n} poster{'s' if n > 1 else ''}" for genre, n in few)
-        notes.append(f"Precision on validation data is little more than luck where few are predicted: {said}.")
+        counts = ", ".join(f"that of {genre} is measured on {n} poster{'s' if n > 1 else ''}" for genre, n in few)
+        notes.append(f"Precision on validation data is unreliable for genres that are rarely predicted: {counts}.")
     return notes
 
 # %% ../../nbs/50_report.predictions.ipynb #3d74b69e
 @dataclass(frozen=True)
 class Thresholds:
-    "Where a score becomes a yes."
+    "Scores from which on each genre is predicted."
 
     values: np.ndarray  # (genres,)
-    rule: str  # in words
-    notes: list[str] = field(default_factory=list)  # sentences on genres to which the rule could not be applied
+    rule: str  # how they were chosen, as text
+    notes: list[str] = field(default_factory=list)  # notes on genres to which the rule could not be applied
 
 # %% ../../nbs/50_report.predictions.ipynb #21d67556
 def choose_thresholds(
-    valid: Predictions,  # validation posters, whichever split is looked at
+    valid: Predictions,  # validation posters
     genres: Sequence[str],
     rule: str = "f1",  # f1 or precision
-    wanted: float = 0.5,  # precision of each genre
-    min_positives: int = 10,  # a genre with fewer shares the threshold of all labels together
+    wanted: float = 0.5,  # lowest precision of each genre, for the rule precision
+    min_positives: int = 10,  # positives that a genre needs for its own threshold
 ) -> Thresholds:
-    "Thresholds tuned on validation data; `ValueError` for other posters."
+    "Tune thresholds on validation posters; raise `ValueError` for another split."
     if valid.split != "valid":
         raise ValueError(f"Thresholds are tuned on validation posters, but these are {valid.split} posters.")
     by_precision = rule == "precision"
@@ -207,15 +207,15 @@ def choose_thresholds(
     if rare := [genre for genre, kept in zip(genres, counted, strict=True) if not kept]:
         notes.append(
             f"{', '.join(rare)}: fewer than {min_positives} positives (or no negative) on validation data, too few to "
-            "tune on; they share the threshold of all labels together."
+            "tune on. They share one threshold tuned on all labels together."
         )
     hits, predicted, _ = count_labels(valid.targets, predict_labels(valid.scores, values))
     if by_precision:
-        reached = (predicted > 0) & (hits / np.maximum(predicted, 1) >= wanted)  # the quotient, as it was tuned
+        reached = (predicted > 0) & (hits / np.maximum(predicted, 1) >= wanted)  # the quotient that was tuned
         if short := [genre for genre, kept, yes in zip(genres, counted, reached, strict=True) if kept and not yes]:
             notes.append(
-                f"{', '.join(short)}: no threshold reaches a precision of {wanted:g} on validation data; at a "
-                "threshold of 1 the genre is predicted nowhere. Want less, or train on."
+                f"{', '.join(short)}: no threshold reaches a precision of {wanted:g} on validation data. At a "
+                "threshold of 1 the genre is never predicted. Lower the wanted precision, or train longer."
             )
     notes += _prediction_notes(genres, predicted)
     words = (
@@ -229,23 +229,23 @@ def choose_thresholds(
 def stored_thresholds(
     run: FinishedRun,
 ) -> Thresholds:
-    "Those of the run's thresholds.json; `ConfigError` where there are none, or they are of other weights."
+    "Read the run's thresholds.json; raise `ConfigError` if it is missing or belongs to other weights."
     chosen = read_thresholds(run.folder)
     if chosen is None:
         raise ConfigError(
-            f"`threshold_rule`: given 'stored', but runs/{run.folder.name} has no thresholds.json. Keep thresholds "
-            "first: with the page of nbs/evaluate.ipynb, or with `write_thresholds: true`."
+            f"`threshold_rule`: given 'stored', but runs/{run.folder.name} has no thresholds.json. Save thresholds "
+            "first, on the page of nbs/evaluate.ipynb or with `write_thresholds: true`."
         )
     if chosen["sha256"] != run.sha256 or list(chosen["thresholds"]) != run.genres:
         raise ConfigError(
-            f"`threshold_rule`: thresholds.json of runs/{run.folder.name} is of {chosen['weights']} as it was then, "
-            f"not of {run.weights.name} as it is now. Tune anew: `threshold_rule: f1` or precision."
+            f"`threshold_rule`: thresholds.json of runs/{run.folder.name} belongs to {chosen['weights']} as it was "
+            f"then, not to {run.weights.name} as it is now. Tune again: `threshold_rule: f1` or precision."
         )
     return Thresholds(np.array(list(chosen["thresholds"].values()), dtype=np.float64), chosen["rule"])
 
 # %% ../../nbs/50_report.predictions.ipynb #40e02d73
-def _carried_in(
-    export: Path,  # an export.json
+def _exported_thresholds(
+    export: Path,  # path of an export.json
 ) -> dict[str, float] | None:
     "Return the thresholds of an export by genre; None if it is damaged."
     try:
@@ -258,7 +258,7 @@ def save_thresholds(
     run: FinishedRun,
     thresholds: Thresholds,
 ) -> str:
-    "Writes thresholds.json into the run; says so, and whether an export that is there carries others."
+    "Write thresholds.json into the run; return a message that also reports an export with other thresholds."
     chosen = {
         "thresholds": dict(zip(run.genres, map(float, thresholds.values), strict=True)),
         "rule": thresholds.rule,
@@ -270,20 +270,20 @@ def save_thresholds(
     with locked_run(run.folder, patience=10):
         if hashlib.sha256(run.weights.read_bytes()).hexdigest() != run.sha256:
             raise ConfigError(
-                f"{run.weights.name} of runs/{run.folder.name} is not what it was when this page was opened. Run the "
-                "page again: thresholds belong to the weights that they were tuned on."
+                f"{run.weights.name} of runs/{run.folder.name} has changed since this page was opened. Run the "
+                "page again, because thresholds belong to the weights that they were tuned on."
             )
         try:
             replaced = read_thresholds(run.folder)
         except ConfigError:
-            replaced = {"rule": "what could not be read"}
+            replaced = {"rule": "unknown, because the file could not be read"}
         write_json(run.folder / "thresholds.json", chosen)
-    words = f"Thresholds saved to runs/{run.folder.name}/thresholds.json. The next export carries them."
+    words = f"Thresholds saved to runs/{run.folder.name}/thresholds.json. The next export includes them."
     if chosen_weights(run.folder, "auto") != run.weights:
-        words = words.removesuffix(".") + f", if it is one of {run.weights.name}."
+        words = words.removesuffix(".") + f", if it exports {run.weights.name}."
     if replaced:
-        words += f" They replace those that were chosen by: {replaced['rule']}."
+        words += f" They replace thresholds chosen by: {replaced['rule']}."
     export = run.folder / "export.json"
-    if export.is_file() and _carried_in(export) != chosen["thresholds"]:
-        words += " model.ts, model.pt2 and model.onnx still hold other ones: run nbs/to_torchscript.ipynb again."
+    if export.is_file() and _exported_thresholds(export) != chosen["thresholds"]:
+        words += " model.ts, model.pt2 and model.onnx hold other thresholds: run nbs/to_torchscript.ipynb again."
     return words
