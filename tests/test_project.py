@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -115,8 +116,25 @@ def test_a_chapter_opens_with_title_and_purpose_and_tests_what_it_defines(path):
     assert title[0].startswith("# ") and title[1].startswith("> ")
     code = [cell["source"] for cell in cells(path, "code")]
     exported = [source for source in code if "#| export" in source]
-    assert exported and all(source.count("\n") <= 60 for source in exported)
+    assert exported and all(source.count("\n") <= 40 for source in exported)
     assert any(re.search(r"^\s*(assert |test_)", source, re.M) for source in code)
+
+
+def test_exported_cells_hold_one_thought():
+    lengths = [
+        cell["source"].count("\n")
+        for path in CHAPTERS
+        for cell in cells(path, "code")
+        if cell["source"].startswith("#| export")
+    ]
+    assert statistics.median(lengths) < 15
+
+
+def test_each_chapter_ends_with_a_summary_and_a_link_to_the_next():
+    following = [path.name for path in CHAPTERS[1:]] + ["index.ipynb"]
+    for path, name in zip(CHAPTERS, following, strict=True):
+        *summary, link = cells(path, "markdown")[-1]["source"].splitlines()
+        assert link.endswith(f"({name})") and 1 <= sum(line != "" for line in summary) <= 3, path
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)

@@ -27,7 +27,7 @@ def _address(
     "Return the relative address of a file, or an empty text if there is no such file."
     return quote(os.path.relpath(path, start).replace(os.sep, "/")) if path.is_file() else ""
 
-
+# %% ../../nbs/62_pages.home.ipynb #e3763974
 def run_links(
     runs: Path | None = None,  # the runs folder; None: `runs_path`
     start: Path | None = None,  # folder of the notebook that shows the links; None: the current folder
