@@ -41,13 +41,14 @@ class PosterDataset(Dataset):
         squash: bool = False,  # see `fit_poster`
         augmentation: A.Compose | None = None,  # applied to items requested by (index, draw)
         seed: int = 0,  # seed of the augmentation
+        load: Callable[[str], np.ndarray] | None = None,  # reads a path as (height, width, 3); None: `load_poster`
     ):
         if len(paths) != len(targets):
             raise ValueError(f"Given {len(paths)} paths, and targets for {len(targets)}; the numbers must be equal.")
         self.paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)  # a quarter of str_'s size
         self.targets = np.array(targets, dtype=np.float32)
         self.augmentation, self.seed = augmentation, seed
-        self.load: Callable[[str], np.ndarray] = partial(load_poster, img_size=tuple(img_size), squash=squash)
+        self.load = load or partial(load_poster, img_size=tuple(img_size), squash=squash)
 
     def __len__(self) -> int:
         return len(self.paths)

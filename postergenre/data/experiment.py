@@ -161,10 +161,11 @@ def dataset_of(
     img_size = tuple(params.img_size)
     augmentation = build_augmentation(params.augmentations, img_size) if augmented else None
     targets = targets_of(frame, data.genres)
-    dataset = PosterDataset(frame["path"].to_numpy(), targets, img_size, params.squash, augmentation, params.seed)
     decode = partial(load_with_retry, img_size=img_size, squash=params.squash, lost=data.lost)
-    dataset.load = decode if data.posters is None else data.posters.load
-    return dataset
+    load = decode if data.posters is None else data.posters.load
+    return PosterDataset(
+        frame["path"].to_numpy(), targets, img_size, params.squash, augmentation, params.seed, load=load
+    )
 
 # %% ../../nbs/35_data.experiment.ipynb #9de155a6
 def evaluation_loader(

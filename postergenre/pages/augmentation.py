@@ -146,8 +146,9 @@ def _augmented_views(
 ) -> list[np.ndarray]:
     "Return what the training loader delivers for each draw, (height, width, 3) uint8; raise `ConfigError`."
     augmentation = build_augmentation(spec, tuple(params.img_size))
-    dataset = PosterDataset([""], np.zeros((1, 0)), params.img_size, params.squash, augmentation, params.seed)
-    dataset.load = lambda path: image
+    dataset = PosterDataset(
+        [""], np.zeros((1, 0)), params.img_size, augmentation=augmentation, seed=params.seed, load=lambda path: image
+    )
     return [dataset[0, draw][0].numpy().transpose(1, 2, 0) for draw in draws]
 
 # %% ../../nbs/57_pages.augmentation.ipynb #3206408d
