@@ -24,6 +24,6 @@ setup(
     extras_require={name: shlex.split(settings[f"{name}_requirements"]) for name in ("dev", "s3", "int8")},
     entry_points={
         "nbdev": [f"{settings['lib_path']}={settings['lib_path']}._modidx:d"],
-        "papermill.engine": [f"{settings['lib_path']}={settings['lib_path']}.terminal:JobEngine"],
+        "papermill.engine": [f"{settings['lib_path']}={settings['lib_path']}.engine:JobEngine"],
     },
 )

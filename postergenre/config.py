@@ -133,7 +133,8 @@ def make_params(
 ) -> Any:
     "Return the checked parameters, an instance of `schema`; raise `ConfigError` with one line per mistake."
     values, others = dict(values), {}
-    values.pop("deprecated", None)  # notice in a params file that will be removed; `read_parameters` prints it
+    if isinstance(values.get("deprecated"), str):
+        del values["deprecated"]  # notice in a params file that will be removed; `read_parameters` prints it
     if issubclass(schema, RunJobParams):
         others = {name: values.pop(name) for name in list(values) if name not in schema.model_fields}
     training, mistakes = _checked(Params, others)
@@ -199,7 +200,8 @@ def _parameters_cell(
         base = next((b.__name__ for b in bases if re.search(rf"\b{b.__name__}\b", words)), "str")
         return f"{name}: {base} = {field.default!r}  # {field.description}" + (f" [{unit}]" if unit else "")
 
-    fields = sorted(schema.model_fields.items(), key=lambda item: item[0] == "quiet")  # which comes last
+    places = {"experiment_name": -1, "quiet": 1}  # the first and the last of the cell
+    fields = sorted(schema.model_fields.items(), key=lambda item: places.get(item[0], 0))
     return "\n".join(line(name, field) for name, field in fields)
 
 # %% ../nbs/04_config.ipynb #fab710bc

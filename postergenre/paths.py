@@ -60,9 +60,10 @@ def as_write_errors(
         raise
     except OSError as error:
         path, reason = Path(path), os.strerror(error.errno or 0)
-        other = Path(error.filename) if isinstance(error.filename, str) else path
-        if not (other.is_relative_to(path.parent) or path.is_relative_to(other)):  # a file that was read meanwhile
-            raise
+        names = [Path(name).absolute() for name in (error.filename, error.filename2) if isinstance(name, str)]
+        place = path.absolute()
+        if names and not any(name.is_relative_to(place.parent) or place.is_relative_to(name) for name in names):
+            raise  # a file that was read meanwhile
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             problem = f"There is no space left in {path.parent} for {path.name} ({reason}). Free some space there"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):

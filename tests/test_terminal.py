@@ -15,10 +15,10 @@ from conftest import ROOT
 
 from postergenre.terminal import UNFINISHED, JobError
 
-pytestmark = pytest.mark.skipif(
-    not any(point.name == "postergenre" for point in importlib.metadata.entry_points(group="papermill.engine")),
-    reason="the package was installed before it had this entry point: run pip install again",
-)
+
+def test_the_engine_is_installed():
+    points = importlib.metadata.entry_points(group="papermill.engine")
+    assert [point.value for point in points if point.name == "postergenre"] == ["postergenre.engine:JobEngine"]
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_mistake_ends_with_its_message_alone(notebook):
     path = notebook("from postergenre.errors import ConfigError\nraise ConfigError('`n_epoch` is not a parameter.')")
     done = run(path, "--log-level", "WARNING")
     assert done.returncode == 1 and done.stderr.strip() == "ConfigError: `n_epoch` is not a parameter."
-    assert "has not finished" in first_cell(path) and "A cell failed" in first_cell(path)
+    assert "has not finished" in first_cell(path) and "has a mistake" in first_cell(path)
 
 
 def test_a_program_error_shows_ten_lines_and_where_the_rest_is(notebook):
@@ -137,6 +137,65 @@ def test_quiet_prints_nothing(notebook):
 
 
 def test_papermill_starts_without_torch():
-    code = "import papermill, sys; print('postergenre.terminal' in sys.modules, 'torch' in sys.modules)"
+    code = "import papermill, sys; print('postergenre.engine' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+def test_the_parts_can_be_imported_before_papermill():
+    code = "from postergenre.terminal import JobError; import papermill; print(JobError.__name__)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "JobError\n"
+    )
+
+
+def test_a_notebook_on_standard_output_is_not_mixed_with_what_it_prints(notebook):
+    path = notebook("from postergenre import errors\nprint('the result')")
+    command = [sys.executable, "-m", "papermill", str(path), "-"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["cells"][0]["source"] == ["# A job"]
+
+
+def test_without_an_output_and_without_progress_nothing_is_written_or_printed(notebook, capfd):
+    path = notebook("from postergenre import errors\nprint('the result')")
+    executed = papermill.execute_notebook(path, None, progress_bar=False)
+    assert executed.cells[1].outputs[0].text == "the result\n" and capfd.readouterr().out == ""
+    assert [file.name for file in path.parent.iterdir()] == ["job.ipynb"]
+
+
+def test_another_working_directory_does_not_mix_up_records(notebook, tmp_path):
+    (tmp_path / "sub").mkdir()
+    path = notebook("from postergenre import errors\nprint('the result')")
+    command = [sys.executable, "-m", "papermill", str(path), "out.ipynb"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+    record = (tmp_path / "out.ipynb").read_bytes()
+    path = notebook("from postergenre import errors\nraise ValueError")
+    failed = subprocess.run([*command, "--cwd", "sub"], cwd=tmp_path, capture_output=True, text=True)
+    assert failed.returncode == 1 and "out.failed.ipynb" in failed.stderr
+    assert (tmp_path / "out.ipynb").read_bytes() == record and not list((tmp_path / "sub").iterdir())
+
+
+def test_a_failed_notebook_is_written_though_cells_are_not_saved_one_by_one(notebook):
+    path = notebook("from postergenre import errors\nraise ValueError('boom')")
+    assert run(path, "--no-request-save-on-cell-execute").returncode == 1
+    assert "boom" in path.with_name("out.ipynb").read_text() and "has not finished" in first_cell(path)
+
+
+def test_a_closed_pipe_does_not_stop_the_job(notebook):
+    path = notebook(
+        "from postergenre import errors\nprint('one', flush=True)",
+        "import time\ntime.sleep(1)\nprint('two' * 100_000, flush=True)",
+        "from pathlib import Path\nPath('finished').touch()",
+    )
+    command = [sys.executable, "-m", "papermill", str(path), str(path.with_name("out.ipynb"))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=path.parent)
+    assert process.stdout.readline() == "one\n"
+    process.stdout.close()
+    process.wait(60)
+    assert (path.parent / "finished").is_file() and first_cell(path) == "# A job"
+
+
+def test_only_the_first_process_prints(notebook):
+    path = notebook("from postergenre import errors\nprint('the result')")
+    assert run(path, env={**os.environ, "LOCAL_RANK": "1"}).stdout == ""

@@ -18,6 +18,7 @@ from typing import Any
 import huggingface_hub
 import timm
 import torch
+from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
 
 from ..config import BelowOne, check_arguments
@@ -123,7 +124,9 @@ def hub_failure(
     name, _, revision = hub_id.partition("@")
     try:
         huggingface_hub.HfApi().model_info(name, revision=revision or None, timeout=seconds)
-    except Exception as error:  # from the hub's library or its HTTP client
+    except HfHubHTTPError:  # an answer; what is wrong shows when the file is fetched
+        return ""
+    except Exception as error:  # of the connection
         return type(error).__name__
     return ""
 

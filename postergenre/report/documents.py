@@ -103,7 +103,7 @@ def _digits_of(
     figures = [name for name in ("value", "ap", "floor") if name in table]
     return max((digits_apart(*row) for row in table[figures].to_numpy()), default=3)
 
-
+# %% ../../nbs/53_report.documents.ipynb #deb4bfb3
 def told_apart(
     score: float,
     threshold: float,
@@ -154,7 +154,7 @@ def _hub_weights(
         return None
     source, _, name = params.model_name.rpartition(":")
     if source:
-        return name if source == "hf-hub" else None
+        return name.partition("@")[0] if source == "hf-hub" else None  # without the revision
     config = timm.get_pretrained_cfg(params.model_name)
     return config.hf_hub_id if config else None
 

@@ -18,13 +18,14 @@ from ..train.runs import SUMMARY, read_json
 NEXT = {  # job: the commands that may follow, for a run called {name} in the folder {runs}
     "lr_find": ["make lab  # then open nbs/pick_lr.ipynb, pick the range and write it into a params file"],
     "train": [
-        "papermill nbs/evaluate.ipynb {runs}/{name}_evaluate.ipynb -p experiment_name {name}",
-        "papermill nbs/to_torchscript.ipynb {runs}/{name}_ts.ipynb -p experiment_name {name}",
+        "papermill nbs/evaluate.ipynb {run}_evaluate.ipynb -r experiment_name {name}",
+        "papermill nbs/to_torchscript.ipynb {run}_ts.ipynb -r experiment_name {name}",
     ],
-    "swa": ["papermill nbs/to_torchscript.ipynb {runs}/{name}_ts.ipynb -p experiment_name {name}"],
+    "swa": ["papermill nbs/to_torchscript.ipynb {run}_ts.ipynb -r experiment_name {name}"],
+    "evaluate": ["papermill nbs/to_torchscript.ipynb {run}_ts.ipynb -r experiment_name {name}"],
     "to_torchscript": [
-        "papermill nbs/predict.ipynb {runs}/{name}_predict.ipynb -p model {folder}/model.ts -p images FOLDER -p output "
-        "genres.csv"
+        "papermill nbs/predict.ipynb {run}_predict.ipynb -p model {run}/model.ts -p images FOLDER "
+        "-p output predictions.csv"
     ],
 }
 
@@ -38,13 +39,15 @@ def _near(
 
 # %% ../../nbs/54_report.outcome.ipynb #9f09bb76
 def _main_result(
-    summary: dict[str, Any],  # of a training run
+    split: str,  # valid or test
+    value: float,  # macro AP
+    interval: dict[str, Any],  # its low and high; None if there are too few posters
+    baseline: float,  # macro AP without skill
 ) -> str:
-    "Return macro AP on validation posters with its confidence interval and its no-skill baseline."
-    valid = summary["valid"]
-    interval = valid.get("macro_ap_spread") or {}
+    "Return macro AP on a split with its confidence interval and its no-skill baseline."
     sure = f"95 % interval {interval['low']:.3f} to {interval['high']:.3f}; " if interval.get("low") is not None else ""
-    return f"Validation macro AP {valid['macro_ap']:.3f} ({sure}no-skill baseline {valid['macro_ap_floor']:.3f})"
+    name = {"valid": "Validation", "test": "Test"}[split]
+    return f"{name} macro AP {value:.3f} ({sure}no-skill baseline {baseline:.3f})"
 
 # %% ../../nbs/54_report.outcome.ipynb #9322872f
 def describe_outcome(
@@ -54,6 +57,12 @@ def describe_outcome(
     "Return the main result of a job, its output folder and the next commands, one per line."
     lines = [f"Output files: {_near(folder)}/"]
     if job == "train":
-        lines.insert(0, _main_result(read_json(folder / SUMMARY, "valid")))
-    values = {"name": shlex.quote(folder.name), "runs": _near(folder.parent), "folder": _near(folder)}
+        valid = read_json(folder / SUMMARY, "valid")["valid"]
+        interval = valid.get("macro_ap_spread") or {}
+        lines.insert(0, _main_result("valid", valid["macro_ap"], interval, valid["macro_ap_floor"]))
+    if job == "evaluate":
+        facts = read_json(folder / "evaluation.json", "split", "metrics")
+        found = facts["metrics"]["macro_ap"]
+        lines.insert(0, _main_result(facts["split"], found["value"], found, found["floor"]))
+    values = {"name": shlex.quote(folder.name), "run": shlex.quote(_near(folder))}
     return "\n".join([*lines, *(f"Next: {command.format(**values)}" for command in NEXT[job])])

@@ -326,18 +326,19 @@ def _describe_batch(
         f"{(steps - batch) * elapsed / batch:.0f} s to go"
     )
 
-
+# %% ../../nbs/33_train.callbacks.ipynb #f078d596
 def _describe_epoch(
     run: Run,  # at the end of an epoch
 ) -> str:
     "Return a line on the last epoch: losses, macro AP, learning rate, seconds, and the time that is left."
     row = run.history[-1]
     left = timedelta(seconds=round((run.params.n_epochs - run.epoch) * row["seconds"]))
-    names = {"train_loss": "loss", "valid_loss": "validation loss", "macro_ap": "macro AP", "lr": "learning rate"}
-    figures = ", ".join(f"{text} {row[name]:.3g}" for name, text in names.items() if row.get(name) is not None)
-    return f"epoch {run.epoch} of {run.params.n_epochs}: {figures}, {row['seconds']:.1f} s; {left} left"
+    names = {"train_loss": "loss", "valid_loss": "validation loss", "macro_ap": "macro AP", "macro_auc": "macro AUC"}
+    figures = ", ".join(f"{text} {row[name]:.4f}" for name, text in names.items() if row.get(name) is not None)
+    rate = f"learning rate {row['lr']:.2e}"
+    return f"epoch {run.epoch} of {run.params.n_epochs}: {figures}, {rate}, {row['seconds']:.1f} s; {left} left"
 
-
+# %% ../../nbs/33_train.callbacks.ipynb #4649bfe5
 _COLUMNS = ("epoch", "lr", "train_loss", "valid_loss", "macro_ap", "macro_auc", "seconds")
 
 
@@ -384,7 +385,7 @@ class Progress(Callback):
 
     def on_end(self, run: Run) -> None:
         if self.handle:
-            self._show(run, run.stop or f"{run.epoch} epochs finished", done=True)
+            self._show(run, run.stop or "Finished", done=True)
 
     def _show(self, run: Run, line: str, done: bool) -> None:
         show_progress(line, self.handle, done, _history_html(run.history, self.rows))
