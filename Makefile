@@ -35,7 +35,7 @@ demo: install
 	stage() {
 		number=$$((number + 1)) began=$$SECONDS
 		echo "== stage $$number of 7: $$2"
-		papermill --log-level WARNING --no-progress-bar "nbs/$$1.ipynb" "runs/$$2.ipynb" "$${@:3}"
+		papermill --log-level WARNING "nbs/$$1.ipynb" "runs/$$2.ipynb" "$${@:3}"
 		echo "   $$((SECONDS - began)) s"
 	}
 	started=$$SECONDS

@@ -440,4 +440,3 @@ class AuditParams(PostersParams):
     pictures: Flag = _parameter(
         True, "decode every picture; false: check only the tables and the names of the pictures"
     )
-    n_demo_posters: int = _parameter(160, "number of demo posters, drawn if there is no data folder", "posters", ge=100)

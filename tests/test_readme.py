@@ -44,7 +44,7 @@ def test_the_commands_name_notebooks_params_and_parameters_that_exist():
 
 def test_the_stages_come_in_their_order():
     jobs = [command[1].removeprefix("nbs/").removesuffix(".ipynb") for command in COMMANDS]
-    assert jobs[:7] == ["lr_find", "train", "lr_find", "train", "swa", "to_torchscript", "predict"]
+    assert jobs[:9] == "audit lr_find train lr_find train swa evaluate to_torchscript predict".split()
 
 
 def test_make_knows_the_targets():

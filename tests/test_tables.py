@@ -13,6 +13,7 @@ from postergenre.data.columns import RESERVED, TableFormat
 from postergenre.data.experiment import audit_folder
 from postergenre.data.split import audit, load_data
 from postergenre.data.tables import AuditError
+from postergenre.demo.posters import draw_demo_posters
 from postergenre.demo.things import DEMO_GENRES
 from postergenre.errors import ConfigError
 from postergenre.params import AuditParams
@@ -261,8 +262,8 @@ def test_parameters_name_what_cannot_be_found(root, rows):
 
 def test_an_audit_reads_as_a_run_does_and_ends_as_it_would(root, rows, tmp_path, monkeypatch):
     monkeypatch.setenv("RUNS_PATH", str(tmp_path / "runs"))
-    report = audit_folder(AuditParams(root_path=str(root), split_fractions=list(PARTS)))
-    data = load_data(root, PARTS)
+    report = audit_folder(AuditParams(root_path=str(root), split_fractions=list(PARTS), min_positives=1))
+    data = load_data(root, PARTS, min_positives=1)
     assert report.reading == data.reading and report.findings.equals(data.findings) and report.stop()
     assert report.genres["valid"].to_dict() == data.valid[data.genres].sum().to_dict()
     save(written(rows).assign(Id="x" + rows["Id"]), root)
@@ -272,3 +273,15 @@ def test_an_audit_reads_as_a_run_does_and_ends_as_it_would(root, rows, tmp_path,
     save(written(rows, ";").assign(Genre=["A;B", *["A, B"] * 59]), root)
     with pytest.raises(ConfigError, match="genres are written in two ways"):
         audit_folder(AuditParams(root_path=str(root)))
+
+
+def test_an_audit_stops_where_training_would_for_want_of_validation_posters(tmp_path, monkeypatch):
+    monkeypatch.setenv("RUNS_PATH", str(tmp_path / "runs"))
+    root = draw_demo_posters(tmp_path / "few", 60)
+    report = audit_folder(AuditParams(root_path=str(root)))
+    with pytest.raises(ConfigError, match="The validation split cannot choose a best checkpoint"):
+        report.stop()
+    assert "0 of" in str(report.problem)
+    report = audit_folder(AuditParams(root_path=str(root), min_positives=1, split_fractions=[0.5, 0.4, 0.1]))
+    assert report.stop() == "Nothing here stops a training run."
+    assert all(f"- {kind}: " in str(report) for kind in report.findings["kind"])

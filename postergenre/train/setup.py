@@ -24,12 +24,11 @@ from torch import nn
 
 from ..config import run_folder, with_root, write_params_file
 from ..data.dataset import PosterDataset, make_loader
-from ..data.experiment import cache_folder, dataset_of, load_run_data
+from ..data.experiment import cache_folder, check_validation, dataset_of, load_run_data
 from ..data.sampler import IterationSampler
 from ..data.split import Data, targets_of
-from ..data.tables import summarize_names
 from ..errors import ConfigError, as_config_errors, nearest
-from ..metrics.metrics import METRICS, describe_evaluable, evaluable_genres
+from ..metrics.metrics import METRICS
 from ..model.classifier import best_precision, create_model, keep_freed_memory
 from ..params import Params
 from .callbacks import Run, create_callbacks
@@ -123,19 +122,7 @@ def check_metric(
             f"`valid_metric`: {params.valid_metric!r} is not known. Allowed: {', '.join(METRICS)}."
             f"{nearest(params.valid_metric, METRICS)}"
         )
-    targets = targets_of(data.valid, data.genres)
-    if not evaluable_genres(targets, params.min_positives).any():
-        reason = describe_evaluable(targets, data.genres, params.min_positives)
-        everywhere = [
-            genre for genre, count in zip(data.genres, targets.sum(axis=0), strict=True) if count == len(targets)
-        ]
-        way_out = "Lower `min_positives`, or give" if params.min_positives > 1 else "Give"
-        if everywhere:
-            way_out = f"All validation posters have {summarize_names(everywhere)}, so nothing tells them apart: give"
-        raise ConfigError(
-            f"The validation split cannot choose a best checkpoint. {reason} {way_out} more validation posters"
-            f"{', some of them without it' if everywhere else ''}."
-        )
+    check_validation(data, params.min_positives)
 
 # %% ../../nbs/38_train.setup.ipynb #2ca3f472
 def loss_of(
