@@ -54,6 +54,10 @@ FILLED = {  # template -> values, and how often the name is shown
         {"rows": [{"title": HOSTILE, "color": "red", "pictures": [(NO_PICTURE, [(HOSTILE, "red")])]}], "width": 1},
         3,
     ),
+    "run_links.html.jinja": (
+        {"rows": [{"name": HOSTILE, "job": "", "state": "", "score": "", "baseline": "", "links": {HOSTILE: HOSTILE}}]},
+        3,
+    ),
     "runs_table.html.jinja": (
         {
             "columns": [{"name": HOSTILE, "is_number": False, "cells": [("short", HOSTILE), (HOSTILE, HOSTILE)]}],
