@@ -17,7 +17,7 @@ from ..paths import runs_path
 from ..report.comparison import render, runs_table
 
 # %% ../../nbs/62_pages.home.ipynb #f7cce8b0
-FILES = {"report": "report.html", "model card": "MODEL_CARD.md", "curves": "metrics.csv"}  # of a run's folder
+FILES = {"report": "report.html", "model card": "MODEL_CARD.md", "metrics": "metrics.csv"}  # of a run's folder
 
 
 def _address(

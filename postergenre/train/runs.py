@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from ..config import read_params_file
-from ..errors import ConfigError, as_config_errors
+from ..errors import ConfigError, as_config_errors, nearest
 from ..params import EvaluateParams, Params, RunJobParams
 from ..paths import as_write_errors, resolve_path, runs_path, write_atomically, write_json
 
@@ -243,8 +243,11 @@ def require_finished(
         if job == "train" and is_locked(folder):
             raise ConfigError(f"`experiment_name`: runs/{experiment_name} is being trained. Wait until it is finished.")
         begun = "is not finished" if job == "train" else "does not exist, or is not a training run"
+        similar = (
+            nearest(experiment_name, (path.parent.name for path in runs_path().glob("*/run.json"))) if not job else ""
+        )
         raise ConfigError(
-            f"`experiment_name`: the run runs/{experiment_name} {begun}. Train it first: "
+            f"`experiment_name`: the run runs/{experiment_name} {begun}.{similar} Train it first: "
             f"papermill nbs/train.ipynb runs/{experiment_name}.ipynb -f params/YOUR_FILE.yaml"
         )
 
