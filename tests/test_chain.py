@@ -107,7 +107,7 @@ def test_the_executed_notebooks_hold_one_progress_output(chain):
     notebook = json.loads((chain / "full.ipynb").read_text())
     fit = next(cell for cell in notebook["cells"] if "fit(run)" in "".join(cell["source"]))
     assert len(fit["outputs"]) <= 2
-    assert "epochs finished" in json.dumps(fit["outputs"])
+    assert "<p>Finished</p>" in json.dumps(fit["outputs"])
 
 
 def test_jobs_run_from_the_notebooks_folder_too(chain, environment):

@@ -89,7 +89,14 @@ def test_a_cell_over_the_time_limit_leaves_a_note(notebook):
 def test_a_papermill_that_is_stopped_leaves_a_note(notebook, sent):
     path = notebook("import time\nfrom postergenre import errors\nprint('started', flush=True)\ntime.sleep(60)")
     command = [sys.executable, "-m", "papermill", str(path), str(path.with_name("out.ipynb"))]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )
     assert process.stdout.readline() == "started\n"
     time.sleep(0.5)
     os.kill(process.pid, sent)
