@@ -19,6 +19,7 @@ from PIL import Image
 from bench.competitors import network, timm_loader, torch_loop
 from bench.competitors.clock import Clock
 from bench.competitors.work import ONE_CYCLE, WorkError, check_posters, one_cycle, plan_for, read_work, worker_count
+from bench.prepare import AUGMENTATION
 
 HERE = ("torch", "timm")  # run with this Python
 ELSEWHERE = ("fastai", "lightning")  # need the environment of bench/peers.txt
@@ -36,15 +37,7 @@ SETTINGS = {
     "num_workers": 0,
     "seed": 0,
     "threads": 1,
-    "augmentation": {
-        "flip": 0.5,
-        "scale": [0.7, 1.0],
-        "brightness": 0.1,
-        "contrast": 0.1,
-        "saturation": 0.1,
-        "hue": 0.02,
-        "jitter_p": 0.5,
-    },
+    "augmentation": AUGMENTATION,
     "device": "cpu",
     "amp": "no",
 }
