@@ -49,53 +49,20 @@ _MAKE = "Train a small model on demo posters (about a minute)"
 
 
 class _PickerControls(ipywidgets.VBox):
-    "Show a list of runs, a line of text, and room for a page."
+    "Show a list of runs, a line of text, and the page of the chosen run."
 
     def __init__(
         self,
         label: str,  # what the list contains, such as Run
+        open_run: Callable[[str], ipywidgets.Widget],  # returns the page of a run
     ):
+        self.open_run = open_run
         self.choice = ipywidgets.Dropdown(description=label, layout={"width": "480px"})
         self.refresh = ipywidgets.Button(description="Refresh", icon="refresh", tooltip="Look for new runs")
         self.make_button = ipywidgets.Button(description=_MAKE, button_style="primary", layout={"width": "auto"})
         self.message = ipywidgets.Label()
         self.page = ipywidgets.VBox()
         super().__init__([ipywidgets.HBox([self.choice, self.refresh]), self.message, self.make_button, self.page])
-
-# %% ../../nbs/55_pages.picker.ipynb #faa195c6
-class RunPicker(_PickerControls):
-    "Let the user choose a run, and show its page below the list."
-
-    def __init__(
-        self,
-        names: Callable[[], list[str]],  # returns the names of the runs to offer, such as `finished_runs`
-        open_run: Callable[[str], ipywidgets.Widget],  # returns the page of a run
-        chosen: str | None = None,  # run to open first; None: the newest
-        make: Callable[[], object] | None = None,  # makes a small run, when there is none and the user asks for it
-        label: str = "Run",  # what the list contains
-    ):
-        super().__init__(label)
-        self.names, self.open_run, self.make = names, open_run, make
-        self.choice.observe(self.show, names="value")
-        self.refresh.on_click(lambda button: self.update(self.choice.value))
-        self.make_button.on_click(self.create)
-        self.update(chosen)
-
-    def update(
-        self,
-        chosen: str | None = None,  # run to open; None: the newest
-    ) -> None:
-        "Read the list of runs again, and open one; raise `ConfigError` if it is not in the list."
-        names = self.names()
-        if chosen and chosen not in names:
-            raise ConfigError(f"runs/{chosen} is not a finished run that this page can show.{nearest(chosen, names)}")
-        self.choice.unobserve(self.show, names="value")  # new options choose the first
-        self.choice.options = [(describe_run(runs_path() / name), name) for name in names]
-        self.choice.value = chosen or next(iter(names), None)
-        self.choice.observe(self.show, names="value")
-        self.choice.disabled = not names
-        self.make_button.layout.display = "none" if names or not self.make else ""
-        self.show()
 
     def show(self, change: Any = None) -> None:
         "Open the chosen run; show an error as text, and no page."
@@ -109,6 +76,38 @@ class RunPicker(_PickerControls):
             self.message.value = ""
         except (OSError, ValueError) as error:
             self.message.value = str(error)
+
+# %% ../../nbs/55_pages.picker.ipynb #faa195c6
+class RunPicker(_PickerControls):
+    "Let the user choose a run, and show its page below the list."
+
+    def __init__(
+        self,
+        names: Callable[[], list[str]],  # returns the names of the runs to offer, such as `finished_runs`
+        open_run: Callable[[str], ipywidgets.Widget],  # returns the page of a run
+        chosen: str | None = None,  # run to open first; None: the newest
+        make: Callable[[], object] | None = None,  # makes a small run, when there is none and the user asks for it
+        label: str = "Run",  # what the list contains
+    ):
+        super().__init__(label, open_run)
+        self.names, self.make = names, make
+        self.choice.observe(self.show, names="value")
+        self.refresh.on_click(lambda button: self.update(self.choice.value))
+        self.make_button.on_click(self.create)
+        self.update(chosen)
+
+    def update(self, chosen: str | None = None) -> None:
+        "Read the list again, and open a run, or the newest; raise `ConfigError` if it is not in the list."
+        names = self.names()
+        if chosen and chosen not in names:
+            raise ConfigError(f"runs/{chosen} is not a finished run that this page can show.{nearest(chosen, names)}")
+        self.choice.unobserve(self.show, names="value")  # new options choose the first
+        self.choice.options = [(describe_run(runs_path() / name), name) for name in names]
+        self.choice.value = chosen or next(iter(names), None)
+        self.choice.observe(self.show, names="value")
+        self.choice.disabled = not names
+        self.make_button.layout.display = "none" if names or not self.make else ""
+        self.show()
 
     def create(self, button: Any = None) -> None:
         "Make a small run, and open it."
