@@ -1,4 +1,4 @@
-"""Configuration of the book: nothing is executed, and nothing is fetched, neither when it is built nor when it is read."""
+"""Configuration of the book: nothing is executed, and nothing is fetched, when it is built or when it is read."""
 
 import re
 from configparser import ConfigParser

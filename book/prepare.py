@@ -57,7 +57,9 @@ def for_readers(notebook: dict) -> dict:
             tags = cell["metadata"].get("tags", [])
             cell["metadata"] = {"tags": [*tags, "hide-input"]} if "parameters" in tags else {"tags": tags}
             # a widget needs a kernel
-            cell["outputs"] = [output for output in cell["outputs"] if not any("widget" in m for m in output.get("data", ()))]
+            cell["outputs"] = [
+                output for output in cell["outputs"] if not any("widget" in m for m in output.get("data", ()))
+            ]
         kept.append({**cell, "source": "\n".join(lines)})
     return {**notebook, "cells": kept}
 
@@ -98,7 +100,14 @@ def write_notebooks(target: Path) -> None:
 def write_reference(target: Path) -> None:
     "Write a page per module, and their list."
     (target / "api").mkdir()
-    rows = ["# Reference", "", "What each module exports, from its docstrings.", "", "| module | what it does |", "|---|---|"]
+    rows = [
+        "# Reference",
+        "",
+        "What each module exports, from its docstrings.",
+        "",
+        "| module | what it does |",
+        "|---|---|",
+    ]
     for module, (chapter, purpose) in modules().items():
         rows.append(f"| [`{module}`]({module}.md) | {purpose} |")
         page = [
