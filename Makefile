@@ -63,7 +63,7 @@ test: install
 # nothing is executed or fetched; a warning, such as a link to nowhere, is an error
 book: $(VENV)/.installed-book
 	@python book/prepare.py build/book/source
-	sphinx-build --quiet --fail-on-warning --keep-going --jobs 2 --doctree-dir build/book/doctrees --conf-dir book \
+	python -m sphinx --quiet --fail-on-warning --keep-going --jobs 2 --doctree-dir build/book/doctrees --conf-dir book \
 		build/book/source build/book/site
 	rm -rf _book
 	cp -r build/book/site _book

@@ -44,6 +44,11 @@ def modules() -> dict[str, tuple[str, str]]:
     return {module: (chapter, purpose) for chapter, module, purpose in rows}
 
 
+def is_widget(output: dict) -> bool:
+    "Return True for a widget, which shows nothing without a kernel."
+    return any("widget" in kind for kind in output.get("data", ()))
+
+
 def for_readers(notebook: dict) -> dict:
     "Return a notebook without nbdev's directives and what is for machines only, its parameters folded."
     kept = []
@@ -56,10 +61,7 @@ def for_readers(notebook: dict) -> dict:
             lines = [line for line in lines if not re.match(r"#\| *\w", line)]
             tags = cell["metadata"].get("tags", [])
             cell["metadata"] = {"tags": [*tags, "hide-input"]} if "parameters" in tags else {"tags": tags}
-            # a widget needs a kernel
-            cell["outputs"] = [
-                output for output in cell["outputs"] if not any("widget" in m for m in output.get("data", ()))
-            ]
+            cell["outputs"] = [output for output in cell["outputs"] if not is_widget(output)]
         kept.append({**cell, "source": "\n".join(lines)})
     return {**notebook, "cells": kept}
 
@@ -100,14 +102,8 @@ def write_notebooks(target: Path) -> None:
 def write_reference(target: Path) -> None:
     "Write a page per module, and their list."
     (target / "api").mkdir()
-    rows = [
-        "# Reference",
-        "",
-        "What each module exports, from its docstrings.",
-        "",
-        "| module | what it does |",
-        "|---|---|",
-    ]
+    rows = ["# Reference", "", "What each module exports, from its docstrings."]
+    rows += ["", "| module | what it does |", "|---|---|"]
     for module, (chapter, purpose) in modules().items():
         rows.append(f"| [`{module}`]({module}.md) | {purpose} |")
         page = [
