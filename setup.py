@@ -1,6 +1,7 @@
 """Package metadata lives in settings.ini; this file hands it to setuptools."""
 
 import shlex
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -16,11 +17,14 @@ class BuildWithProject(build_py):
     "Add the job notebooks and params files, from which `python -m postergenre new` makes a project."
 
     def run(self):
-        super().run()
         if self.editable_mode:  # they are read from the repository
+            super().run()
             return
+        built = Path(self.build_lib, settings["lib_path"])
+        shutil.rmtree(built, ignore_errors=True)  # what an earlier build left there would be in the wheel
+        super().run()
         for name in settings["project_files"].split():
-            target = Path(self.build_lib, settings["lib_path"], "project", name)
+            target = built / "project" / name
             self.mkpath(str(target.parent))
             self.copy_file(name, str(target))
 

@@ -106,6 +106,17 @@ def test_the_wheel_holds_the_project_and_every_template(wheel):
     assert len(templates) > 10 and {name for name in held if name.startswith("templates/")} == templates
 
 
+def test_a_module_that_is_gone_is_not_in_a_later_wheel(wheel, tmp_path):
+    source = shutil.copytree(wheel.parent / "source", tmp_path / "source")
+    left = source / "build" / "lib" / "postergenre" / "gone.py"  # by an earlier `pip wheel .`
+    left.parent.mkdir(parents=True)
+    left.touch()
+    code = f"from setuptools.build_meta import build_wheel; build_wheel({str(tmp_path)!r})"
+    succeed([sys.executable, "-c", code], cwd=source)
+    (built,) = tmp_path.glob("*.whl")
+    assert set(zipfile.ZipFile(built).namelist()) == set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_package_engine_and_kernel_are_those_of_the_wheel(python, env, tmp_path):
     places = succeed([python, "-c", WHERE], cwd=tmp_path, env=env).stdout.split()
     home = Path(python).parents[1]
