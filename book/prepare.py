@@ -44,6 +44,11 @@ def modules() -> dict[str, tuple[str, str]]:
     return {module: (chapter, purpose) for chapter, module, purpose in rows}
 
 
+def without_scripts(text: str) -> str:
+    "Return Markdown whose Mermaid diagrams are shown as text, because drawing them takes a script from a network."
+    return re.sub(r"^( *```)mermaid\b", r"\1text", text, flags=re.M)
+
+
 def is_widget(output: dict) -> bool:
     "Return True for a widget, which shows nothing without a kernel."
     return any("widget" in kind for kind in output.get("data", ()))
@@ -53,7 +58,7 @@ def for_readers(notebook: dict) -> dict:
     "Return a notebook without nbdev's directives and what is for machines only, its parameters folded."
     kept = []
     for cell in notebook["cells"]:
-        lines = "".join(cell["source"]).splitlines()
+        lines = without_scripts("".join(cell["source"])).splitlines()
         if cell["cell_type"] == "code":
             directives = {line.split()[1].rstrip(":") for line in lines if re.match(r"#\| *\w", line)}
             if directives & set(FOR_MACHINES):
@@ -83,7 +88,7 @@ def toctree(names: list[str], caption: str = "") -> str:
 
 def write_front_page(target: Path) -> None:
     "Write the README with the table of contents."
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = without_scripts((ROOT / "README.md").read_text(encoding="utf-8"))
     trees = [toctree([f"nbs/{name}" for name in names], title) for title, names in parts().items()]
     text = "\n".join([text, toctree(["Contents <nbs/index>", "api/index", "bench/README"], "Overview"), *trees])
     (target / "index.md").write_text(text, encoding="utf-8")

@@ -94,7 +94,9 @@ def test_readers_get_no_directives_no_hidden_cells_and_no_widgets():
     text = {"output_type": "stream", "name": "stdout", "text": "4"}
     given = [cell("#| default_exp a"), cell("#| hide\nassert True"), cell("#| export\n#| eval: false\nx = 1"),
              cell("show()", widget, text), cell("n = 1", tags=["parameters"])]  # fmt: skip
-    shown, page, parameters = for_readers({"cells": given})["cells"]
+    given.append({"cell_type": "markdown", "source": "```mermaid\nflowchart LR\n```", "metadata": {}})
+    shown, page, parameters, diagram = for_readers({"cells": given})["cells"]
+    assert diagram["source"] == "```text\nflowchart LR\n```"
     assert shown["source"] == "x = 1" and page["outputs"] == [text]
     assert parameters["metadata"]["tags"] == ["parameters", "hide-input"]
 
