@@ -5,6 +5,7 @@ import functools
 import http.server
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from conftest import ROOT
+from ruamel.yaml import YAML
 from test_project import CHAPTERS, JOBS
 
 from book.prepare import for_readers, main, modules, parts, read_notebook
@@ -143,6 +145,18 @@ def test_nothing_is_loaded_from_elsewhere(pages, book):
         assert not away, f"{path.name} loads {away}"
     for path in (book / "_static").glob("**/*.css"):
         assert "url(http" not in path.read_text(encoding="utf-8").replace('"', ""), path.name
+
+
+def test_the_workflow_runs_all_checks_and_publishes_the_book():
+    workflow = YAML(typ="safe").load((ROOT / ".github" / "workflows" / "ci.yaml").read_text(encoding="utf-8"))
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["jobs"]["publish"]["permissions"] == {"pages": "write", "id-token": "write"}
+    assert all(re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"]) for step in steps if "uses" in step)
+    assert "bash .ci/run" in [step.get("run") for step in steps]
+    assert ["_book/"] == [step["with"]["path"] for step in steps if "upload-pages-artifact" in step.get("uses", "")]
+    checks = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert 0 < checks.find("make book ") < checks.find("export BOOK=$PWD/_book") < checks.find("make test ")
 
 
 @pytest.mark.parametrize("size", SIZES)
