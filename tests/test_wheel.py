@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, SMALL
-from test_project import JOBS
+from test_project import JOBS, SCHEMAS
 
 from postergenre.new import project_files
+from postergenre.params import Params
 
 README = (ROOT / "postergenre" / "templates" / "project_readme.md").read_text(encoding="utf-8")
 SECTIONS = {text.splitlines()[0]: text for text in README.split("\n## ")}
@@ -163,9 +164,12 @@ def test_the_commands_of_the_readme_run_with_only_the_installed_package(python, 
     assert len(list((project / "runs").glob("*.ipynb"))) == len(first)
 
 
-def test_the_other_commands_name_notebooks_and_params_of_the_project(project):
+def test_the_other_commands_name_notebooks_params_and_parameters_that_exist(project):
     lines = [*commands("All stages"), *commands("Your posters"), *commands("Pages")]
     assert len(lines) >= 10
     for line in lines:
         named = [word for word in line if word.startswith(("nbs/", "params/"))]
         assert named and all((project / word).is_file() for word in named), line
+        schema = SCHEMAS.get(Path(named[0]).stem, Params)
+        given = [value for flag, value in zip(line, line[1:], strict=False) if flag == "-p"]
+        assert set(given) <= set(schema.model_fields), line
