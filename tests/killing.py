@@ -136,7 +136,7 @@ def train_job(folder: Path, earlier: Path | None) -> int:
     old = files_in(earlier) if earlier else {}
 
     def before() -> None:
-        shutil.rmtree(run)
+        shutil.rmtree(run, ignore_errors=True)  # killed before it made the folder
         if earlier:
             shutil.copytree(earlier, run)
 
