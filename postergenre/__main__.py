@@ -1,0 +1,5 @@
+"""Run `python -m postergenre new FOLDER`."""
+
+from postergenre.new import main
+
+main()
