@@ -87,7 +87,7 @@ $(PEERS)/.installed: bench/peers.txt
 	touch $@
 
 tidy: install
-	@python -c "from postergenre.tidy import tidy; tidy()"
+	@python -m postergenre tidy
 
 lab: install
 	jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.tornado_settings='{"websocket_max_message_size": 536870912}' nbs/index.ipynb

@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(!?\[[^\]]*\])\(([^)#\s]+)(#[^)\s]*)?\)")
+DOCUMENTS = ("docs/stages", "docs/data", "docs/prediction", "docs/results", "bench/README")
 FOR_MACHINES = ("default_exp", "hide")  # directives of nbdev: such cells are not for readers
 
 
@@ -90,7 +91,7 @@ def write_front_page(target: Path) -> None:
     "Write the README with the table of contents."
     text = without_scripts((ROOT / "README.md").read_text(encoding="utf-8"))
     trees = [toctree([f"nbs/{name}" for name in names], title) for title, names in parts().items()]
-    text = "\n".join([text, toctree(["Contents <nbs/index>", "api/index", "bench/README"], "Overview"), *trees])
+    text = "\n".join([text, toctree(["Contents <nbs/index>", *DOCUMENTS, "api/index"], "Overview"), *trees])
     (target / "index.md").write_text(text, encoding="utf-8")
     copy_linked(text, Path(), target)
 
@@ -132,9 +133,10 @@ def main(target: Path) -> None:
     target.mkdir(parents=True)
     write_notebooks(target)
     write_reference(target)
-    (target / "bench").mkdir()
-    shutil.copyfile(ROOT / "bench" / "README.md", target / "bench" / "README.md")
-    copy_linked((ROOT / "bench" / "README.md").read_text(encoding="utf-8"), Path("bench"), target)
+    for name in DOCUMENTS:
+        (target / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(ROOT / f"{name}.md", target / f"{name}.md")
+        copy_linked((ROOT / f"{name}.md").read_text(encoding="utf-8"), Path(name).parent, target)
     write_front_page(target)
 
 

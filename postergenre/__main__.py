@@ -1,4 +1,4 @@
-"""Run `python -m postergenre new FOLDER`."""
+"""Run `python -m postergenre new FOLDER` or `python -m postergenre tidy`."""
 
 from postergenre.new import main
 

@@ -56,11 +56,18 @@ def main(
 ) -> None:
     "Run `python -m postergenre`."
     parser = argparse.ArgumentParser(prog="python -m postergenre", description="Movie genres from posters.")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
     words = "create a folder with job notebooks, params files and a README with the commands"
     new = commands.add_parser("new", help=words, description=f"{words[0].upper()}{words[1:]}.")
     new.add_argument("folder", metavar="FOLDER", help="a new or an empty folder")
+    words = "list what could be removed from runs/, with sizes, and remove it after asking"
+    commands.add_parser("tidy", help=words, description=f"{words[0].upper()}{words[1:]}.")
     given = parser.parse_args(arguments)
+    if given.command == "tidy":
+        from postergenre.tidy import tidy  # slow to import
+
+        tidy()
+        return
     try:
         folder = create_project(given.folder)
     except (ConfigError, OSError) as error:
