@@ -177,6 +177,9 @@ class TrainingParams(Schema):
         {"lr": 1e-3, "weight_decay": 0.05}, "arguments of the optimizer; lr is the base rate"
     )
     backbone_lr_factor: Number = _parameter(1.0, "rate of the backbone as a multiple of the head's", gt=0, le=10)
+    layer_decay: Number | None = _parameter(
+        None, "rate of each layer of the backbone as a multiple of the next layer's; none: one rate", gt=0, le=1
+    )
     scheduler: Literal["constant", "step", "one_cycle", "cosine_restarts"] = _parameter(
         "constant", "learning-rate schedule: constant, step, one_cycle or cosine_restarts; stepped per batch"
     )

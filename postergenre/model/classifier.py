@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SoftRoot', 'create_head', 'best_precision', 'keep_freed_memory', 'Float32Depthwise', 'PosterClassifier',
-           'backbone_kwargs', 'create_model', 'freeze', 'unfreeze', 'parts_table', 'not_finite', 'check_finite']
+           'backbone_kwargs', 'create_model', 'freeze', 'unfreeze', 'parts_table', 'layers_of', 'stages_of',
+           'first_stages', 'not_finite', 'check_finite']
 
 # %% ../../nbs/24_model.classifier.ipynb #b0e1abd1
 import ctypes
 import difflib
 import platform
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import pandas as pd
 import timm
 import torch
+from timm.models import group_parameters
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -166,12 +168,14 @@ class _Freezable(nn.Module):
     def __init__(self):
         super().__init__()
         self.frozen: dict[str, tuple[str, ...]] = {}  # part: its parameters that `freeze` switched off
+        self.trained_later: set[str] = set()  # frozen parameters that will be unfrozen during training
 
     def train(self, mode: bool = True) -> "_Freezable":
         "Set the mode of all parts that are not frozen."
         super().train(mode)
-        for part in self.frozen:
-            self.get_submodule(part).eval()
+        for name, module in self.named_modules():
+            if name in self.frozen:
+                module.eval()
         return self
 
 # %% ../../nbs/24_model.classifier.ipynb #d26f6899
@@ -251,13 +255,17 @@ def create_model(
 # %% ../../nbs/24_model.classifier.ipynb #fe29e299
 def freeze(
     model: PosterClassifier,  # changed in place
-    parts: Iterable[str] = ("backbone",),  # names of submodules, such as backbone, backbone.blocks.0, head
+    parts: Iterable[str] = ("backbone",),  # names such as backbone, backbone.blocks.0, backbone.pos_embed, head
 ) -> PosterClassifier:
     "Freeze parts, including batch-norm statistics and dropout; raise ValueError with similar names if one is unknown."
     for part in [parts] if isinstance(parts, str) else list(parts):
-        module = _find_part(model, part)
-        on = tuple(name for name, parameter in module.named_parameters() if parameter.requires_grad)
-        module.requires_grad_(False)
+        found = _find_part(model, part)
+        on = tuple(
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad and (name == part or name.startswith(f"{part}."))
+        )
+        found.requires_grad_(False)
         model.frozen[part] = model.frozen.get(part, ()) + on
     return model.train(model.training)
 
@@ -270,26 +278,26 @@ def unfreeze(
     for part in [parts] if isinstance(parts, str) else list(model.frozen if parts is None else parts):
         if part not in model.frozen:
             raise ValueError(f"{part!r} is not frozen by that name. Frozen: {', '.join(model.frozen) or 'nothing'}.")
-        module = model.get_submodule(part)
         for name in model.frozen.pop(part):
-            module.get_parameter(name).requires_grad_(True)
+            model.get_parameter(name).requires_grad_(True)
     return model.train(model.training)
 
 # %% ../../nbs/24_model.classifier.ipynb #2bdb96c8
 def _find_part(
     model: nn.Module,  # network with named submodules
-    part: str,  # dotted name of a submodule
-) -> nn.Module:
-    "Return the submodule of that name; raise ValueError with similar names if there is none."
+    part: str,  # dotted name of a submodule or a parameter
+) -> nn.Module | nn.Parameter:
+    "Return the submodule or parameter of that name; raise ValueError with similar names if there is none."
     modules = {name: module for name, module in model.named_modules() if name}
-    if part not in modules:
+    parameters = dict(model.named_parameters())
+    if part not in modules and part not in parameters:
         close = difflib.get_close_matches(str(part), list(modules), n=3)
         top = [name for name in modules if name.count(".") <= 1]
         raise ValueError(
             f"{part!r} is not a part of the model. Similar names: {', '.join(close) or 'none'}. "
             f"Its larger parts: {', '.join(top)}."
         )
-    return modules[part]
+    return modules[part] if part in modules else parameters[part]
 
 # %% ../../nbs/24_model.classifier.ipynb #938b97be
 def parts_table(
@@ -310,6 +318,67 @@ def parts_table(
                 }
             )
     return pd.DataFrame(rows).set_index("part")
+
+# %% ../../nbs/24_model.classifier.ipynb #a16c0002
+def layers_of(
+    backbone: nn.Module,  # network of timm
+    coarse: bool = False,  # group the layers of a stage
+) -> dict[str, int]:
+    "Return the layer or stage of each parameter, counted from the input; an empty dict if timm does not know them."
+    if not hasattr(backbone, "group_matcher"):
+        return {}
+    return group_parameters(backbone, backbone.group_matcher(coarse=coarse), reverse=True)
+
+# %% ../../nbs/24_model.classifier.ipynb #a16c0003
+def _parts_in_one_stage(
+    module: nn.Module,
+    stages: dict[str, int],  # stage of each parameter, by its name in the backbone
+    prefix: str = "",  # name of the module in the backbone, and a dot
+) -> Iterator[tuple[str, int | None]]:
+    "Yield the largest parts that lie in one stage, with its number, or None for a part without parameters."
+    for name, _ in module.named_parameters(recurse=False):
+        yield prefix + name, stages.get(prefix + name)
+    for name, child in module.named_children():
+        whole = prefix + name
+        found = {stages[f"{whole}.{key}"] for key, _ in child.named_parameters() if f"{whole}.{key}" in stages}
+        if len(found) > 1:
+            yield from _parts_in_one_stage(child, stages, f"{whole}.")
+        else:
+            yield whole, next(iter(found), None)
+
+
+def stages_of(
+    model: PosterClassifier,
+) -> list[list[str]]:
+    "Return the parts of the stem and of each stage of the backbone; an empty list if timm does not know them."
+    stages = layers_of(model.backbone, coarse=True)
+    parts: list[list[str]] = [[] for _ in range(max(stages.values(), default=-1) + 1)]
+    latest = 0
+    for part, stage in _parts_in_one_stage(model.backbone, stages) if parts else ():
+        latest = latest if stage is None else stage
+        parts[latest].append(f"backbone.{part}")
+    return parts
+
+# %% ../../nbs/24_model.classifier.ipynb #a16c0004
+def first_stages(
+    model: PosterClassifier,
+    stages: int,  # number of stages after the stem; 0: nothing, not even the stem
+) -> list[str]:
+    "Return the parts of the stem and the first stages; raise `ConfigError` that lists the stages if there are fewer."
+    known = stages_of(model)
+    if len(known) < 2:
+        names = ", ".join(f"backbone.{name}" for name, _ in model.backbone.named_children())
+        raise ConfigError(
+            f"`callbacks`: stages of freeze is {stages}, but {type(model.backbone).__name__} has no stages that timm "
+            f"knows. Give parts instead of stages; its larger parts: {names}."
+        )
+    if not 0 <= stages < len(known):
+        listed = "; ".join(f"{number or 'stem'}: {', '.join(parts)}" for number, parts in enumerate(known))
+        raise ConfigError(
+            f"`callbacks`: stages of freeze is {stages}; allowed for {type(model.backbone).__name__}: "
+            f"1 to {len(known) - 1}. Its stages: {listed}."
+        )
+    return [part for parts in known[: stages + 1] for part in parts] if stages else []
 
 # %% ../../nbs/24_model.classifier.ipynb #5f1e0c22
 def not_finite(

@@ -290,6 +290,7 @@ def _average(
     data, checkpoints, metric = load_run_data(trained), [load_checkpoint(path) for path in paths], trained.valid_metric
     meta = checkpoints[0]["meta"]
     check_data(folder, meta, data)
+    meta["frozen"] = [part for part in meta["frozen"] if all(part in made["meta"]["frozen"] for made in checkpoints)]
     scorer = Scorer(trained, data, checkpoints[0], params.swa_bn_batches)
     best_single, single = scorer.evaluate()
     states = [checkpoint["model"] for checkpoint in checkpoints]

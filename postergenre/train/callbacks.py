@@ -10,6 +10,7 @@ __all__ = ['CALLBACKS', 'Evaluation', 'FeatureCache', 'RunProgress', 'Run', 'Cal
 # %% ../../nbs/33_train.callbacks.ipynb #0478c0f9
 import importlib
 import inspect
+import itertools
 import sys
 import time
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from ..data.split import Data
 from ..errors import ConfigError, any_case, nearest
 from ..machine import show_progress
 from ..metrics.metrics import METRICS
-from ..model.classifier import freeze
+from ..model.classifier import first_stages, freeze, unfreeze
 from ..params import Params
 from ..paths import as_write_errors, project_root, write_atomically
 from .checkpoints import Storage, plain_state, versions
@@ -149,32 +150,89 @@ class Callback:
         "Restore what `state_dict` returned."
 
 # %% ../../nbs/33_train.callbacks.ipynb #edd14eb8
+def _checked_parts(
+    parts: Any,  # as given in the params file
+) -> list[str]:
+    "Return the names of parts as a list; raise `ConfigError` if they are anything else."
+    found = [parts] if isinstance(parts, str) else parts
+    if not isinstance(found, list | tuple) or not found or not all(isinstance(part, str) and part for part in found):
+        raise ConfigError(
+            f"`callbacks`: parts of freeze is {parts!r}; allowed: names of the model's parts, such as [backbone]. "
+            "To freeze nothing, leave freeze out."
+        )
+    return list(found)
+
+
+def _checked_plan(
+    stages: Any,  # as given in the params file
+    unfreeze_at: Any,  # as given in the params file
+) -> dict[int, int]:
+    "Return the number of frozen stages from each epoch on, counted from 1; raise `ConfigError`."
+    check_arguments("callbacks", Count, "freeze", stages=stages)
+    later = {} if unfreeze_at is None else unfreeze_at
+    plan = {1: stages, **later} if isinstance(later, dict) else {}
+    whole = all(type(number) is int and number >= 0 for item in plan.items() for number in item)
+    epochs = sorted(plan) if whole else []
+    falling = all(plan[before] > plan[after] for before, after in itertools.pairwise(epochs))
+    if not epochs or epochs[0] != 1 or 1 in later or not falling:
+        raise ConfigError(
+            f"`callbacks`: unfreeze_at of freeze is {unfreeze_at!r}; allowed: epochs from 2 on, each with the number "
+            f"of stages that stay frozen, which falls from epoch to epoch and is below {stages}, such as {{3: 0}}."
+        )
+    return plan
+
+# %% ../../nbs/33_train.callbacks.ipynb #a16c0202
+def _check_still(
+    model: nn.Module,
+    parts: list[str],  # that should be frozen
+) -> None:
+    "Raise `RuntimeError` if training would change a frozen part."
+    moving = [name for name, module in model.named_modules() if module.training]
+    moving += [name for name, value in model.named_parameters() if value.requires_grad]
+    for part in parts:
+        wrong = [name for name in moving if f"{name}.".startswith(f"{part}.")]
+        if wrong:
+            raise RuntimeError(f"`{part}` should be frozen, but {wrong[0]} would change.")
+
+# %% ../../nbs/33_train.callbacks.ipynb #a16c0201
 class Freeze(Callback):
-    "Freeze parts of the model, both parameters and batch-norm statistics."
+    "Freeze parts of the model or its first stages, both parameters and batch-norm statistics."
 
     def __init__(
         self,
-        parts: list[str] | tuple[str, ...] = ("backbone",),  # names of submodules
+        parts: list[str] | tuple[str, ...] | None = None,  # names of parts; None: the backbone
+        stages: int | None = None,  # instead of parts: freeze the stem and this number of stages
+        unfreeze_at: dict[int, int] | None = None,  # epoch, counted from 1: number of stages frozen from then on
     ):
-        self.parts = [parts] if isinstance(parts, str) else parts
-        named = isinstance(self.parts, list | tuple) and all(isinstance(part, str) and part for part in self.parts)
-        if not named or not self.parts:
-            raise ConfigError(
-                f"`callbacks`: parts of freeze is {parts!r}; allowed: names of the model's parts, such as [backbone]. "
-                "To freeze nothing, leave freeze out."
-            )
+        if stages is None and unfreeze_at is not None:
+            raise ConfigError("`callbacks`: unfreeze_at of freeze is given without stages. Give stages too.")
+        if stages is not None and parts is not None:
+            raise ConfigError("`callbacks`: freeze is given both parts and stages. Give one of them.")
+        self.parts = _checked_parts("backbone" if parts is None else parts) if stages is None else []
+        self.plan = {} if stages is None else _checked_plan(stages, unfreeze_at)
 
     def on_setup(self, run: Run) -> None:
+        if self.plan:
+            self.parts = first_stages(run.model, self.plan[1])
         freeze(run.model, self.parts)
+        if len(self.plan) > 1:
+            if run.accelerator is not None and run.accelerator.num_processes > 1:
+                raise ConfigError("`callbacks`: unfreeze_at of freeze works in one process. Start without torchrun.")
+            kept = first_stages(run.model, min(self.plan.values()))
+            thawed = [part for part in self.parts if part not in kept]
+            run.model.trained_later = {name for part in thawed for name in run.model.frozen[part]}
 
     def on_epoch_start(self, run: Run) -> None:
+        if self.plan:
+            self._unfreeze(run, self.plan[max(epoch for epoch in self.plan if epoch <= run.epoch + 1)])
         run.model.train()
-        for part in self.parts:
-            frozen = run.model.get_submodule(part)
-            moving = [name for name, module in frozen.named_modules() if module.training]
-            moving += [name for name, value in frozen.named_parameters() if value.requires_grad]
-            if moving:
-                raise RuntimeError(f"`{part}` should be frozen, but {moving[0] or part} would change.")
+        _check_still(run.model, self.parts)
+
+    def _unfreeze(self, run: Run, stages: int) -> None:
+        kept = first_stages(run.model, stages)
+        if thawed := [part for part in self.parts if part not in kept]:
+            unfreeze(run.model, thawed)
+            self.parts = kept
 
 # %% ../../nbs/33_train.callbacks.ipynb #057dd025
 def metric_column(

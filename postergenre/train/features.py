@@ -36,7 +36,7 @@ def is_backbone_frozen(
     "Return True if the backbone gives the same features of the same picture throughout training."
     before = model.training
     model.train()
-    still = not any(module.training for module in model.backbone.modules())
+    still = not model.trained_later and not any(module.training for module in model.backbone.modules())
     model.train(before)
     return still and not any(parameter.requires_grad for parameter in model.backbone.parameters())
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from ..config import Positive, PositiveShare, check_arguments
 from ..errors import ConfigError, any_case, nearest
+from ..model.classifier import layers_of
 
 # %% ../../nbs/30_train.schedules.ipynb #61d9f824
 def check_kwargs(
@@ -42,19 +43,40 @@ def check_kwargs(
         if value.default is inspect.Parameter.empty and name not in kwargs:
             raise ConfigError(f"`{parameter}`: {target.__name__} needs the argument `{name}`, which is not given.")
 
+# %% ../../nbs/30_train.schedules.ipynb #a16c0101
+def _layer_factors(
+    model: nn.Module,  # a `PosterClassifier`
+    layer_decay: float,  # rate of a layer as a multiple of the next one's
+) -> dict[str, tuple[str, float]]:
+    "Return the layer and its factor of the rate for each parameter of the backbone; the last layer is below the head."
+    layers = layers_of(model.backbone)
+    n = len(set(layers.values()))
+    if n < 2:
+        raise ConfigError(
+            f"`layer_decay`: given {layer_decay:g}, but {type(model.backbone).__name__} has no layers that timm knows. "
+            "Leave it none, or give backbone_lr_factor."
+        )
+    return {
+        f"backbone.{name}": (f"backbone layer {layer}", layer_decay ** (n - layer)) for name, layer in layers.items()
+    }
+
 # %% ../../nbs/30_train.schedules.ipynb #115c868c
 def _parameter_groups(
     model: nn.Module,  # network with a submodule `head`; everything else is backbone
     backbone_lr_factor: float = 1.0,  # learning rate of the backbone, as a multiple of the head's
+    layer_decay: float | None = None,  # rate of a layer as a multiple of the next one's; None: one rate
 ) -> list[dict[str, Any]]:
-    "Divide trainable parameters into optimizer groups: head and backbone, with and without weight decay."
+    "Divide parameters that are or will be trained into groups: head and layers, with and without weight decay."
     exempt = model.no_weight_decay() if hasattr(model, "no_weight_decay") else set()
-    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    later = getattr(model, "trained_later", ())
+    layers = _layer_factors(model, layer_decay) if layer_decay else {}
+    scales, groups = {"head": 1.0}, {}
     for name, value in model.named_parameters():
-        if value.requires_grad:
-            part = "head" if name.startswith("head.") else "backbone"
+        if value.requires_grad or name in later:
+            layer, factor = layers.get(name, ("backbone", 1.0))
+            part = "head" if name.startswith("head.") else layer
+            scales.setdefault(part, backbone_lr_factor * factor)
             groups.setdefault((part, value.ndim > 1 and name not in exempt), []).append(value)
-    scales = {"head": 1.0, "backbone": backbone_lr_factor}
     return [
         {
             "params": values,
@@ -90,6 +112,7 @@ def create_optimizer(
     name: str,  # name of a class of `torch.optim`, such as AdamW
     kwargs: dict[str, Any],  # arguments of the optimizer; `lr`, the base rate, is required
     backbone_lr_factor: float = 1.0,  # see `_parameter_groups`
+    layer_decay: float | None = None,  # see `_parameter_groups`
 ) -> torch.optim.Optimizer:
     "Create an optimizer for the trainable parameters; raise `ConfigError` if name or arguments are not valid."
     kind = _optimizer_class(name)
@@ -97,7 +120,7 @@ def create_optimizer(
     if "lr" not in kwargs:
         raise ConfigError("`optimizer_kwargs`: lr, the base learning rate, is missing. Give a number above 0.")
     check_arguments("optimizer_kwargs", Positive, **{key: kwargs[key] for key in ("lr", "eps") if key in kwargs})
-    groups = _parameter_groups(model, backbone_lr_factor)
+    groups = _parameter_groups(model, backbone_lr_factor, layer_decay)
     if not groups:
         raise ConfigError("`callbacks`: everything is frozen, so nothing can be trained. Leave the head unfrozen.")
     held = [value for group in groups for value in group["params"]]
@@ -228,7 +251,7 @@ class Schedule:
     "Learning rate of every step of a run."
 
     name: str  # name of the schedule
-    lr: Rate  # function from the step to the rate of the head; the backbone's is `backbone_lr_factor` times that
+    lr: Rate  # function from the step to the rate of the head; other groups have `lr_scale` times that
     steps_per_epoch: int  # number of steps per epoch
     total_steps: int  # number of steps of the run
 

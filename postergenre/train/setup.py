@@ -282,7 +282,8 @@ def _add_training(
     processes = accelerator.num_processes
     _check_batch_size(params.batch_size, n, processes)
     check_batch_norm(run.model, params)
-    optimizer = create_optimizer(run.model, params.optimizer, params.optimizer_kwargs, params.backbone_lr_factor)
+    rates = params.backbone_lr_factor, params.layer_decay
+    optimizer = create_optimizer(run.model, params.optimizer, params.optimizer_kwargs, *rates)
     # Accelerate hands out complete batches, so an epoch needs that many for each process
     iterations = params.num_iteration_on_epoch or max(1, n // (params.batch_size * processes))
     run.sampler = IterationSampler(n, params.batch_size, iterations * processes, params.seed, processes)
