@@ -378,6 +378,8 @@ def first_stages(
             f"`callbacks`: stages of freeze is {stages}; allowed for {type(model.backbone).__name__}: "
             f"1 to {len(known) - 1}. Its stages: {listed}."
         )
+    if stages == len(known) - 1:
+        return ["backbone"]
     return [part for parts in known[: stages + 1] for part in parts] if stages else []
 
 # %% ../../nbs/24_model.classifier.ipynb #5f1e0c22

@@ -74,6 +74,16 @@ def _learnt_batch_norms(
         and not any(name == part or name.startswith(f"{part}.") for part in still)
     ]
 
+# %% ../../nbs/42_train.averaging.ipynb #a16c0301
+def _frozen_in_all(
+    frozen: list[list[str]],  # names of frozen parts, per checkpoint
+) -> list[str]:
+    "Return the parts that were frozen in all checkpoints of a run that unfreezes some of them on its way."
+    parts = dict.fromkeys(part for names in frozen for part in names)
+    return [
+        part for part in parts if all(f"{part}.".startswith(tuple(f"{name}." for name in names)) for names in frozen)
+    ]
+
 # %% ../../nbs/42_train.averaging.ipynb #3b3d3a72
 @torch.no_grad()
 def _estimate_batch_norm(
@@ -290,7 +300,7 @@ def _average(
     data, checkpoints, metric = load_run_data(trained), [load_checkpoint(path) for path in paths], trained.valid_metric
     meta = checkpoints[0]["meta"]
     check_data(folder, meta, data)
-    meta["frozen"] = [part for part in meta["frozen"] if all(part in made["meta"]["frozen"] for made in checkpoints)]
+    meta["frozen"] = _frozen_in_all([made["meta"]["frozen"] for made in checkpoints])
     scorer = Scorer(trained, data, checkpoints[0], params.swa_bn_batches)
     best_single, single = scorer.evaluate()
     states = [checkpoint["model"] for checkpoint in checkpoints]

@@ -218,9 +218,9 @@ class Freeze(Callback):
         if len(self.plan) > 1:
             if run.accelerator is not None and run.accelerator.num_processes > 1:
                 raise ConfigError("`callbacks`: unfreeze_at of freeze works in one process. Start without torchrun.")
-            kept = first_stages(run.model, min(self.plan.values()))
-            thawed = [part for part in self.parts if part not in kept]
-            run.model.trained_later = {name for part in thawed for name in run.model.frozen[part]}
+            kept = tuple(f"{part}." for part in first_stages(run.model, min(self.plan.values())))
+            frozen = {name for names in run.model.frozen.values() for name in names}
+            run.model.trained_later = {name for name in frozen if not f"{name}.".startswith(kept)}
 
     def on_epoch_start(self, run: Run) -> None:
         if self.plan:
@@ -230,8 +230,9 @@ class Freeze(Callback):
 
     def _unfreeze(self, run: Run, stages: int) -> None:
         kept = first_stages(run.model, stages)
-        if thawed := [part for part in self.parts if part not in kept]:
-            unfreeze(run.model, thawed)
+        if kept != self.parts:
+            unfreeze(run.model, self.parts)
+            freeze(run.model, kept)
             self.parts = kept
 
 # %% ../../nbs/33_train.callbacks.ipynb #057dd025
