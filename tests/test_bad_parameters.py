@@ -32,6 +32,8 @@ BAD = {
     "eps of zero": ({"optimizer_kwargs": {"lr": 0.1, "eps": 0}}, ["eps is 0; allowed: a number, above 0"]),
     "one beta": ({"optimizer_kwargs": {"lr": 0.1, "betas": [0.9]}}, ["`optimizer_kwargs`: AdamW rejects"]),
     "unknown part": ({"callbacks": [{"freeze": {"parts": ["nosuch"]}}]}, ["nosuch", "backbone"]),
+    "unknown stages": ({"callbacks": [{"freeze": {"stages": 99}}]}, ["stages of freeze is 99", "Its stages: stem: "]),
+    "growing rates": ({"layer_decay": 1.5}, ["`layer_decay`: given 1.5", "above 0, at most 1"]),
     "unknown recipe": ({"augmentations": "lite"}, ["lite", "light"]),
 }
 

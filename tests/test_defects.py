@@ -33,7 +33,7 @@ def test_02_a_range_test_probes_the_stage_it_is_for(test, stage):
     probed, trained = (read_params_file(ROOT / "params" / f"{name}.yaml") for name in (test, stage))
     parts = ("model_name", "model_kwargs", "checkpoint_name", "img_size", "squash", "augmentations", "batch_size",
              "loss", "loss_kwargs", "pos_weight", "optimizer", "optimizer_kwargs", "backbone_lr_factor",
-             "gradient_clip", "mixed_precision")  # fmt: skip
+             "layer_decay", "gradient_clip", "mixed_precision")  # fmt: skip
     assert {name: getattr(probed, name) for name in parts} == {name: getattr(trained, name) for name in parts}
 
     def frozen(params):
