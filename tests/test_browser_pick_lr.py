@@ -1,7 +1,10 @@
 """`pick_lr` as people use it: a range is moved with the slider, or dragged over the curve, and written to a file."""
 
+import os
 import re
+import shutil
 
+import pandas as pd
 import pytest
 from browsing import run_all, set_parameters
 from ruamel.yaml import YAML
@@ -10,14 +13,16 @@ READOUT = r"(\d\.\de[-+]\d+) to (\d\.\de[-+]\d+)"
 
 
 @pytest.fixture(scope="module")
-def picker(page, lab):
+def picker(page, lab, chain):
     "The page on the head's range test with the other beside it; yields the params file, and puts it back at the end."
     address, folder = lab
+    flat = shutil.copytree(chain / "lrf_full", chain / "lrf_flat")  # the newest, and without a suggestion
+    pd.read_csv(flat / "lr_find.csv").assign(loss=0.5, smoothed=0.5).to_csv(flat / "lr_find.csv", index=False)
+    os.utime(flat / "summary.json")
     target = folder / "params" / "head.yaml"
     before = target.read_bytes()
     set_parameters(
         folder / "nbs" / "pick_lr.ipynb",
-        experiment_name="lrf_head",
         beside=["lrf_full"],
         params_file="params/head.yaml",
     )
@@ -27,6 +32,7 @@ def picker(page, lab):
     page.wait_for_timeout(1000)  # the curve is drawn
     yield target
     target.write_bytes(before)
+    shutil.rmtree(flat)
 
 
 def read_out(page) -> tuple[str, str]:
@@ -51,7 +57,25 @@ def written(target) -> tuple[str, str]:
     return f"{content['optimizer_kwargs']['lr']:.1e}", f"{content['scheduler_kwargs']['max_lr']:.1e}"
 
 
+def test_a_flat_curve_is_not_written_before_the_range_was_moved(page, picker, shots):
+    choice, write = page.locator(".widget-dropdown select").first, page.get_by_role("button", name="Write range")
+    assert choice.locator("option").first.inner_text().split()[0] == "lrf_flat"  # the newest
+    assert page.get_by_text("No suggestion: the curve is flat").first.is_visible()
+    assert write.is_disabled() and page.get_by_text("Move the range first.").is_visible()
+    page.screenshot(path=shots / "pick_lr_flat.png")
+    page.locator(".noUi-handle").nth(1).focus()
+    page.keyboard.press("ArrowLeft")
+    page.get_by_text("This would change in head.yaml").wait_for(timeout=20_000)
+    assert write.is_enabled() and not page.get_by_text("Move the range first.").is_visible()
+
+
 def test_the_range_picked_with_the_slider_is_in_the_params_file(page, picker, shots):
+    options = page.locator(".widget-dropdown select").first.locator("option")
+    names = [text.split()[0] for text in options.all_inner_texts()]
+    page.locator(".widget-dropdown select").first.select_option(index=names.index("lrf_head"))
+    page.get_by_text("lrf_head:", exact=True).wait_for(timeout=20_000)
+    page.locator(".jupyter-matplotlib-canvas-div canvas").last.wait_for(timeout=20_000)
+    page.wait_for_timeout(1000)  # the curve is drawn
     before = picker.read_text(encoding="utf-8")
     handles = page.locator(".noUi-handle")
     assert handles.count() == 2
