@@ -88,7 +88,8 @@ def _table_options(
 ) -> dict[str, Any]:
     "Return the options of the table: the runs on the same data together, the best first."
     choose = {"extend": "colvis", "text": "Choose columns"}
-    download = {"extend": "csvHtml5", "text": "Download CSV", "title": "runs"}
+    everything = {"modifier": {"selected": None}}  # not the chosen rows alone
+    download = {"extend": "csvHtml5", "text": "Download CSV", "title": "runs", "exportOptions": everything}
     places = {"topStart": {"buttons": [choose, download]}, "topEnd": "search", "bottomStart": "info"}
     order = [(texts.columns.get_loc("data"), "asc"), (texts.columns.get_loc(_HEADS["macro_ap"]), "desc")]
     return {
@@ -97,6 +98,7 @@ def _table_options(
         "order": [list(pair) for pair in order],
         "scrollX": True,
         "maxBytes": 0,  # all rows
+        "text_in_header_can_be_selected": False,  # a click on the text sorts
         "pageLength": 10,
         "fixedColumns": {"start": 1},
         "classes": "display nowrap compact pg-table",

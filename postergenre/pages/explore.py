@@ -6,18 +6,22 @@
 __all__ = ['plot_genre_counts', 'plot_together', 'TogetherPage', 'ExplorePage', 'explore']
 
 # %% ../../nbs/59_pages.explore.ipynb #d069c7de
+from collections.abc import Callable
+from typing import Any
+
 import ipywidgets
 import matplotlib
 import numpy as np
+from IPython.display import display
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from ..config import read_params_file
 from ..data.annotations import SPLITS
 from ..errors import as_config_errors
-from .augmentation import AugmentationPage
 from .gallery import FindingsPage, Posters, PostersPage, read_posters
 from ..params import ExploreParams, Params
+from ..report.comparison import html_text
 from ..report.plots import compact, genre_colors, new_figure
 
 # %% ../../nbs/59_pages.explore.ipynb #176f5d2c
@@ -96,6 +100,16 @@ class TogetherPage(ipywidgets.VBox):
         super().__init__([self.kind, self.images])
 
 # %% ../../nbs/59_pages.explore.ipynb #de70065a
+def _augmentation_page(
+    posters: Posters,
+    params: Params,  # parameters of the run
+) -> ipywidgets.Widget:
+    "Return the view of augmented posters; torch and albumentations are imported only for it."
+    from postergenre.pages.augmentation import AugmentationPage
+
+    return AugmentationPage(posters, params)
+
+
 class ExplorePage(ipywidgets.VBox):
     "A data folder in five views: posters, genres, genres together, audit, augmentation."
 
@@ -105,20 +119,35 @@ class ExplorePage(ipywidgets.VBox):
         params: Params,  # parameters of the run: img_size, squash, seed and augmentations are used
         page_size: int = 24,  # posters per page of the gallery
     ):
-        self.gallery, self.findings = PostersPage(posters, page_size), FindingsPage(posters, max(1, page_size // 2))
-        self.together, self.augmentation = TogetherPage(posters), AugmentationPage(posters, params)
         counts = {split: int((posters.splits == split).sum()) for split in (*SPLITS, "")}
         sizes = ", ".join(f"{count:,} {split or 'not used'}" for split, count in counts.items() if count)
         self.words = ipywidgets.HTML(f"<b>{len(posters.tiles):,} posters, {len(posters.genres)} genres</b>: {sizes}")
-        views = {
-            "Posters": self.gallery,
-            "Genres": _figure_image(plot_genre_counts(posters)),
-            "Genres together": self.together,
-            "Audit": self.findings,
-            "Augmentation": self.augmentation,
+        self.builders: dict[str, Callable[[], ipywidgets.Widget]] = {
+            "Posters": lambda: PostersPage(posters, page_size),
+            "Genres": lambda: _figure_image(plot_genre_counts(posters)),
+            "Genres together": lambda: TogetherPage(posters),
+            "Audit": lambda: FindingsPage(posters, max(1, page_size // 2)),
+            "Augmentation": lambda: _augmentation_page(posters, params),
         }
-        self.tabs = ipywidgets.Tab(list(views.values()), titles=list(views))
+        self.tabs = ipywidgets.Tab([ipywidgets.VBox() for _ in self.builders], titles=list(self.builders))
+        self.tabs.observe(self.open_tab, names="selected_index")
+        self.open_tab()
         super().__init__([self.words, self.tabs])
+
+    def open_tab(self, change: Any = None) -> None:
+        "Build the view of the opened tab, if it is not there yet."
+        self.view(self.tabs.titles[self.tabs.selected_index or 0])
+
+    def view(self, title: str) -> ipywidgets.Widget:
+        "Return a view, built when it is first needed; an error is shown as text."
+        box = self.tabs.children[self.tabs.titles.index(title)]
+        if not box.children:
+            box.children = [ipywidgets.Label(f"Opening {title} …")]
+            try:
+                box.children = [self.builders[title]()]
+            except (OSError, ValueError) as error:
+                box.children = [ipywidgets.HTML(html_text(error))]
+        return box.children[0]
 
 # %% ../../nbs/59_pages.explore.ipynb #8dbc3b10
 _PREVIEW_SIZE = [288, 192]  # size of augmented posters without a params file, as in params/full.yaml, pixels
@@ -127,9 +156,22 @@ _PREVIEW_SIZE = [288, 192]  # size of augmented posters without a params file, a
 def explore(
     given: ExploreParams,
 ) -> ExplorePage:
-    "Return the page of a data folder; raise `ConfigError` if it cannot be read."
+    "Display and return the page of a data folder; raise `ConfigError` if it cannot be read."
+    message = ipywidgets.HTML("Reading the parameters …")
+    shown = ipywidgets.VBox([message])
+    display(shown)
     with as_config_errors():
         params = read_params_file(given.params_file) if given.params_file else Params(img_size=_PREVIEW_SIZE)
     update = {"root_path": given.root_path or params.root_path, "n_demo_posters": given.n_demo_posters}
     params = params.model_copy(update=update)
-    return ExplorePage(read_posters(params), params, given.page_size)
+
+    def report(text: str) -> None:
+        message.value = html_text(text)
+
+    try:
+        page = ExplorePage(read_posters(params, report), params, given.page_size)
+    except BaseException:
+        message.value = ""
+        raise
+    shown.children = [page]
+    return page

@@ -129,17 +129,19 @@ def _tiles_of_rows(
 # %% ../../nbs/57_pages.gallery.ipynb #bc14236e
 def read_posters(
     params: Params,  # parameters of the data, of which drop_genres decides the genres that a run keeps
+    report: Callable[[str], None] = lambda text: None,  # called with what is being done
 ) -> Posters:
     "Read all posters of a data folder, even if the audit would stop a run; raise `ConfigError` if that is impossible."
     with as_config_errors():
         root = posters_folder(params)
+        how = TableFormat(params.id_column, params.genre_column, params.genre_separator)
+        rows, pictures = read_rows(root, how=how)
+        report(f"Reading {len(rows.table):,} posters in {root} …")
         try:
             data = load_split(params)
             findings = data.findings
         except AuditError as error:
             data, findings = None, error.findings
-        how = TableFormat(params.id_column, params.genre_column, params.genre_separator)
-        rows, pictures = read_rows(root, how=how)
     table, genres = rows.table, rows.genres
     if not genres:
         raise ConfigError(f"No row in {root} has a genre.")
