@@ -239,7 +239,7 @@ def posters_folder(
         return root
     return draw_demo_posters(runs_path() / f"demo_posters_{params.n_demo_posters}", params.n_demo_posters)
 
-
+# %% ../../nbs/17_data.split.ipynb #f08a593b
 def remembered_pictures(
     root: Path,  # a data folder
 ) -> Path:

@@ -177,7 +177,7 @@ class RunQuestions(RunActionsControls):
         self.answer.layout.display = "" if act else "none"
 
     def confirm(self, button: Any = None) -> None:
-        "Do what was asked about, and show what was done or why it was not."
+        "Apply the change that was asked about, and show what was done or why it was not."
         if self.act:  # none after a double click
             try:
                 words, left = self.act()
@@ -196,7 +196,7 @@ def _rename(
     rename_run(folder, name)
     return f"runs/{folder.name} is now runs/{name}.", [name]
 
-
+# %% ../../nbs/60_pages.compare.ipynb #c600fb6e
 def _annotate(
     folder: Path,  # folder of a run
     text: str,  # note; empty: none
@@ -205,7 +205,7 @@ def _annotate(
     write_note(folder, text)
     return f"The note of runs/{folder.name} was {'saved' if text else 'removed'}.", [folder.name]
 
-
+# %% ../../nbs/60_pages.compare.ipynb #a2860740
 def _delete(
     folders: Sequence[Path],  # folders of runs
 ) -> tuple[str, list[str]]:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COMPARED', 'results_table', 'printed', 'split_table', 'shortfall', 'markdown', 'replace_part', 'html_text', 'render',
-           'state_of', 'data_of', 'runs_started_from', 'runs_table', 'plot_runs', 'predictions_of', 'thresholds_of',
+           'state_of', 'runs_started_from', 'runs_table', 'plot_runs', 'predictions_of', 'thresholds_of',
            'compare_runs', 'compare_in_words']
 
 # %% ../../nbs/48_report.comparison.ipynb #b54cc417
@@ -27,7 +27,7 @@ from ..errors import ConfigError
 from ..metrics.intervals import digits_apart, paired_difference
 from ..metrics.metrics import METRICS, describe_evaluable
 from ..paths import runs_path, write_atomically
-from ..train.runs import SUMMARY, is_finished, is_locked, read_json, read_note, read_table
+from ..train.runs import SUMMARY, data_of, is_finished, is_locked, read_json, read_note, read_table
 
 # %% ../../nbs/48_report.comparison.ipynb #89a321c0
 _COLUMNS = [f"{split} {name}" for split in ("valid", "test") for name in ("macro AP", "no skill", "genres")]
@@ -216,16 +216,6 @@ def _run_folders(
     "Return the folders of training runs and range tests, sorted by name."
     return sorted(path.parent for path in runs.glob("*/params.yaml"))
 
-
-def data_of(
-    folder: Path,  # folder of a run
-) -> str:
-    "Return the hash of the data that a run uses or used; an empty text if no file of it contains one."
-    for name in (SUMMARY, "split.json"):  # an unfinished run has no summary
-        with contextlib.suppress(ConfigError):
-            return str(read_json(folder / name, "data_hash")["data_hash"])
-    return ""
-
 # %% ../../nbs/48_report.comparison.ipynb #3ec569ab
 def _parameters_of(
     folder: Path,  # folder of a run
@@ -270,7 +260,7 @@ def runs_started_from(
     names = [(other.name, str(_parameters_of(other).get("checkpoint_name"))) for other in _run_folders(folder.parent)]
     return [name for name, start in names if start == folder.name or start.startswith(f"{folder.name}/")]
 
-
+# %% ../../nbs/48_report.comparison.ipynb #72393fd8
 def runs_table(
     runs: Path | None = None,  # runs folder; None: `runs_path`
 ) -> pd.DataFrame:
@@ -318,7 +308,7 @@ def _plot_run(
         style = {"color": _COLORS[number % len(_COLORS)], "marker": _MARKS[number % len(_MARKS)], "markersize": 4}
         axes.plot(history["epoch"], history[metric], label=folder.name, **style)
 
-
+# %% ../../nbs/48_report.comparison.ipynb #94fd87cc
 def plot_runs(
     folders: Sequence[Path],  # folders of training runs
     metric: str = "macro_ap",  # column of metrics.csv

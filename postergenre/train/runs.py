@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RETRAIN', 'SUMMARY', 'RUN_FILE', 'NOTE', 'read_json', 'read_table', 'read_run_params', 'read_run', 'mark_run',
-           'is_finished', 'replace_files', 'lock_file', 'lock_run', 'locked_run', 'release', 'is_locked',
+           'is_finished', 'data_of', 'replace_files', 'lock_file', 'lock_run', 'locked_run', 'release', 'is_locked',
            'require_finished', 'locate_checkpoint', 'check_start', 'check_finished', 'set_aside', 'remove_replaced',
            'read_note', 'write_note', 'delete_run', 'rename_run']
 
@@ -137,6 +137,16 @@ def is_finished(
 ) -> bool:
     "Return True if a job has written all of its results; raise `ConfigError` as `read_run` does."
     return read_run(folder)[1] == "finished"
+
+# %% ../../nbs/22_train.runs.ipynb #63f5eedb
+def data_of(
+    folder: Path,  # folder of a run
+) -> str:
+    "Return the hash of the data that a run uses or used; an empty text if no file of it contains one."
+    for name in (SUMMARY, "split.json"):  # an unfinished run has no summary
+        with contextlib.suppress(ConfigError):
+            return str(read_json(folder / name, "data_hash")["data_hash"])
+    return ""
 
 # %% ../../nbs/22_train.runs.ipynb #a3e1000b
 @contextlib.contextmanager
@@ -306,7 +316,7 @@ def _move_away(
         os.rename(folder, place)
     return place
 
-
+# %% ../../nbs/22_train.runs.ipynb #5c0c5cfd
 def set_aside(
     folder: Path,  # folder of a run that this process has locked
 ) -> None:
@@ -352,7 +362,7 @@ def read_note(
     path = folder / NOTE
     return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
 
-
+# %% ../../nbs/22_train.runs.ipynb #afa234a8
 def write_note(
     folder: Path,  # folder of a run
     text: str,  # note; empty: none
@@ -365,7 +375,7 @@ def write_note(
         else:
             (folder / NOTE).unlink(missing_ok=True)
 
-
+# %% ../../nbs/22_train.runs.ipynb #fff08c47
 def delete_run(
     folder: Path,  # folder of a run
 ) -> Path:
@@ -388,7 +398,7 @@ def _check_new_name(
         raise ConfigError(f"A job is about to write runs/{name}. Choose another name.")
     return target
 
-
+# %% ../../nbs/22_train.runs.ipynb #f9feeefc
 def rename_run(
     folder: Path,  # folder of a run
     name: str,  # new name
