@@ -90,7 +90,7 @@ def test_chosen_rows_are_drawn_and_changed_after_a_question(compare, chain, shot
     assert not (chain / "renamed").exists() and (chain / ".replaced" / "renamed" / "1" / "summary.json").is_file()
 
 
-def test_two_runs_are_compared_and_other_data_are_drawn_apart(compare, shots):
+def test_two_runs_are_compared_and_other_data_are_drawn_apart(compare, chain, shots, pictures):
     page = compare
     body = page.locator(".dt-scroll-body tbody")
     before = page.locator(".widget-image").first.get_attribute("src")
@@ -111,3 +111,22 @@ def test_two_runs_are_compared_and_other_data_are_drawn_apart(compare, shots):
     assert page.get_by_text("validation posters, macro_ap of full").count() == 1
     assert page.get_by_text("test posters, macro_ap of full").count() == 1
     page.screenshot(path=str(shots / "compare_pair.png"))
+    (chain / "other" / "note.txt").write_text("on other posters")
+    refresh = page.locator("button[title='Read the runs again']")
+    refresh.click()
+    page.locator("td", has_text="on other posters").last.wait_for(timeout=20_000)
+    refresh.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    pictures("compare", page.locator(".jp-NotebookPanel-notebook"))
+
+
+def test_the_table_works_in_a_page_of_voila(browser, served, chain):
+    "Without JupyterLab, and without anything from another host."
+    page, answered = browser.new_page(), set()
+    address = served("compare.ipynb")
+    page.on("response", lambda response: answered.add(response.url))
+    page.goto(address, timeout=120_000)
+    page.locator(".dt-scroll-body tbody tr").first.wait_for(timeout=60_000)
+    assert {"head", "full"} <= set(names(page))
+    assert {url for url in answered if not url.startswith((address, "blob:", "data:"))} == set()
+    page.close()

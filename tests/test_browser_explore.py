@@ -44,7 +44,7 @@ def test_a_page_is_turned_and_a_genre_chosen(lab, page, shots):
     print(f"a page after {turned:.2f} s, a genre after {chosen:.2f} s")
 
 
-def test_a_poster_is_enlarged_and_posters_are_sorted_by_a_score(lab, page, chain, shots):
+def test_a_poster_is_enlarged_and_posters_are_sorted_by_a_score(lab, page, chain, shots, pictures):
     "On the page that the test above has left."
     tiles, poster = page.locator(".pg-tile:visible"), page.locator(".pg-poster:visible")
     tiles.filter(has_text="demo0003").click()
@@ -68,6 +68,7 @@ def test_a_poster_is_enlarged_and_posters_are_sorted_by_a_score(lab, page, chain
     assert table[0] in poster.inner_text() and f"{float(table[5]):.2f}" in poster.inner_text()
     page.locator(".widget-tab").evaluate("tab => tab.scrollIntoView()")
     page.screenshot(path=str(shots / "explore_poster.png"))
+    pictures("explore", page.locator(".jp-NotebookPanel-notebook"))
     page.locator("button[title=Close]:visible").click()
     poster.wait_for(state="hidden", timeout=10_000)
 

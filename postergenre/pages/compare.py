@@ -101,7 +101,7 @@ def _table_options(
         "text_in_header_can_be_selected": False,  # a click on the text sorts
         "pageLength": 10,
         "fixedColumns": {"start": 1},
-        "classes": "display nowrap compact pg-table",
+        "classes": "display nowrap compact pg-list",
         "style": "width:100%;margin:0",
     }
 
