@@ -87,7 +87,7 @@ def _table_options(
     texts: pd.DataFrame,  # from `_as_texts`
 ) -> dict[str, Any]:
     "Return the options of the table: the runs on the same data together, the best first."
-    choose = {"extend": "colvis", "text": "Choose columns"}
+    choose = {"extend": "colvis", "text": "Choose columns", "collectionLayout": "fixed three-column"}
     everything = {"modifier": {"selected": None}}  # not the chosen rows alone
     download = {"extend": "csvHtml5", "text": "Download CSV", "title": "runs", "exportOptions": everything}
     places = {"topStart": {"buttons": [choose, download]}, "topEnd": "search", "bottomStart": "info"}
