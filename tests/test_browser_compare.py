@@ -115,7 +115,7 @@ def test_two_runs_are_compared_and_other_data_are_drawn_apart(compare, chain, sh
     refresh = page.locator("button[title='Read the runs again']")
     refresh.click()
     page.locator("td", has_text="on other posters").last.wait_for(timeout=20_000)
-    refresh.scroll_into_view_if_needed()
+    refresh.evaluate("button => button.scrollIntoView()")
     page.wait_for_timeout(500)
     pictures("compare", page.locator(".jp-NotebookPanel-notebook"))
 
