@@ -340,8 +340,8 @@ class PredictParams(Schema):
 class PickParams(Schema):
     "Parameters of the page `pick_lr`."
 
-    experiment_name: str = _parameter(
-        "smoke_lr_find", "range test to pick a range from: a folder below runs/", pattern=_RUN_NAME
+    experiment_name: str | None = _parameter(
+        None, "range test to open first: a folder below runs/; none: the newest", pattern=_RUN_NAME
     )
     beside: list[Annotated[str, Field(pattern=_RUN_NAME)]] = _parameter(
         [], "other range tests to draw in the same plot"

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pandas as pd
 import torch
-from conftest import ROOT
+from conftest import ROOT, SMALL
+
+from postergenre.train.runs import rename_run
 
 TRAINED = ("params.yaml", "metrics.csv", "model.best.pth", "model.storage.json", "summary.json",
            "train_df.csv", "valid_df.csv", "test_df.csv", "test_predictions.csv", "audit.csv")  # fmt: skip
@@ -34,6 +37,23 @@ def test_the_summary_is_whole_and_stands_beside_its_floor(chain):
         assert 1 <= figures["n_genres"] <= figures["n_genres_total"] == len(summary["genres"])
     assert summary["data_hash"] and summary["seconds"] > 0
     assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_a_renamed_run_is_shown_and_exported_under_its_new_name(chain, papermill):
+    shutil.copytree(chain / "full", chain / "spare")
+    (chain / "spare.ipynb").write_text("{}")
+    folder = rename_run(chain / "spare", "renamed")
+    assert (chain / "renamed.ipynb").is_file() and not list(chain.glob("spare*"))
+    shown = papermill("train", "renamed_train", "full", **{**SMALL, "experiment_name": "renamed"})
+    assert shown.returncode == 0, shown.stderr[-2000:]
+    assert "runs/renamed is finished. It is shown" in (chain / "renamed_train.ipynb").read_text()
+    done = papermill("to_torchscript", "renamed_ts", experiment_name="renamed", overwrite=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert not (chain / "spare").exists()
+    notes = {"postergenre.json": ""}
+    torch.jit.load(folder / "model.ts", _extra_files=notes)
+    assert json.loads(notes["postergenre.json"])["experiment_name"] == "renamed"
+    shutil.rmtree(folder)
 
 
 def test_stages_share_one_split(chain):

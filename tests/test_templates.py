@@ -35,15 +35,19 @@ FILLED = {  # template -> values, and how often the name is shown
         {"rows": [{"title": HOSTILE, "color": "red", "pictures": [(NO_PICTURE, [(HOSTILE, "red")])]}], "width": 1},
         3,
     ),
+    "poster.html.jinja": (
+        {
+            "tile": TILE | {"path": HOSTILE},
+            "picture": NO_PICTURE,
+            "place": HOSTILE,
+            "run": HOSTILE,
+            "colors": COLORS,
+            "scores": [{"genre": HOSTILE, "score": 0.5, "has": True}],
+        },
+        7,
+    ),
     "run_links.html.jinja": (
         {"rows": [{"name": HOSTILE, "job": "", "state": "", "score": "", "baseline": "", "links": {HOSTILE: HOSTILE}}]},
-        3,
-    ),
-    "runs_table.html.jinja": (
-        {
-            "columns": [{"name": HOSTILE, "is_number": False, "cells": [("short", HOSTILE), (HOSTILE, HOSTILE)]}],
-            "n_rows": 2,
-        },
         3,
     ),
     "verdict.html.jinja": ({"texts": [HOSTILE]}, 1),
