@@ -239,7 +239,7 @@ class ExportedParams(Schema):
     "Parameters of the export."
 
     export_weights: Literal["auto", "best", "last", "swa"] = _parameter(
-        "auto", "weights to export; auto: swa if it helped on validation data, otherwise best"
+        "auto", "weights to export; auto: swa if its `valid_metric` is better, otherwise best"
     )
     export_precision: Literal["float32", "int8"] = _parameter(
         "float32", "int8: also write model.int8.onnx if its macro AP on validation data is within 0.003"
@@ -369,7 +369,7 @@ class EvaluateParams(Schema):
     weights: Literal["auto", "best", "last", "swa", "model.ts", "model.pt2", "model.onnx", "model.int8.onnx"] = (
         _parameter(
             "auto",
-            "weights or export to evaluate; auto: swa if it helped on validation data, otherwise best",
+            "weights or export to evaluate; auto: swa if its `valid_metric` is better, otherwise best",
         )
     )
     split: Literal["valid", "test"] = _parameter("valid", "split to evaluate on")

@@ -77,8 +77,8 @@ def _result_row(
         again = "Average again with `overwrite: true` (nbs/swa.ipynb)."
         swa = read_json(folder / "swa.json", "taken", "value", "best_single", "helped", remedy=again)
         value, single, digits = swa["value"], swa["best_single"], digits_apart(swa["value"], swa["best_single"])
-        verdict = "helped" if swa["helped"] else "no help"
-        row["note"] += f"; average of {len(swa['taken'])}: {value:.{digits}f} against {single:.{digits}f}, {verdict}"
+        used = "used" if swa["helped"] else "not used"
+        row["note"] += f"; average of {len(swa['taken'])}: {value:.{digits}f} against {single:.{digits}f}, {used}"
     if (folder / "export.json").is_file():
         again = "Export again (nbs/to_torchscript.ipynb)."
         parity = read_json(folder / "export.json", "parity", remedy=again)["parity"]
