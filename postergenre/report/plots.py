@@ -178,9 +178,7 @@ def _mark_metric(
     "Draw the no-skill baseline, if the history has it, and a star at the best epoch, with their values."
     baseline = history.get(f"{valid_metric}_floor", pd.Series(dtype=float)).dropna()
     if len(baseline):
-        axes.axhline(
-            baseline.iloc[-1], color="grey", linestyle="--", label=f"no-skill baseline ({baseline.iloc[-1]:.3f})"
-        )
+        axes.axhline(baseline.iloc[-1], color="grey", linestyle="--", label=f"no skill ({baseline.iloc[-1]:.3f})")
     if best is not None:
         label = f"{best[1]:.3f} at epoch {best[0]}"
         axes.plot(*best, marker="*", markersize=12, color="black", linestyle="none", label=label)
@@ -191,7 +189,7 @@ def plot_genre_table(
     left_out: Iterable[str] = (),  # genres that are not drawn, but count in the averages of the title
 ) -> Figure:
     "Draw AP of each genre as a bar with its no-skill baseline; genres with too few positives are pale and hatched."
-    title, table = _title_of_genres(table), table.drop(index=list(left_out))
+    whole, table = table, table.drop(index=list(left_out))
     figure = new_figure(8, 1.5 + 0.25 * len(table))
     axes = figure.subplots()
     rows, colors = np.arange(len(table)), genre_colors(table.index)
@@ -200,42 +198,33 @@ def plot_genre_table(
         bar.set(alpha=1 if counted else 0.35, hatch=None if counted else "////", edgecolor=None if counted else "white")
     axes.vlines(table["floor"], rows - 0.46, rows + 0.46, color="white", linewidth=4)
     axes.vlines(table["floor"], rows - 0.46, rows + 0.46, color="black", linewidth=2, label="no-skill baseline")
-    ends = table[["ap", "floor"]].max(axis=1)
+    ends = table[table.columns.intersection(["ap", "floor", "ap_high"])].max(axis=1)
     if "ap_low" in table:
         axes.hlines(rows, table["ap_low"], table["ap_high"], color="white", linewidth=3)
         axes.hlines(rows, table["ap_low"], table["ap_high"], color="black", linewidth=1.2, label="95 % interval")
-        ends = table[["ap", "floor", "ap_high"]].max(axis=1)
     for row, (end, ap) in enumerate(zip(ends, table["ap"], strict=True)):
         axes.text(end + 0.012, row, "no positive" if np.isnan(ap) else f"{ap:.3f}", va="center", fontsize=8)
-    _label_genre_axes(axes, table, title)
+    _label_genre_axes(axes, whole, table)
     pale = Patch(facecolor="grey", alpha=0.35, hatch="////", edgecolor="white", label="too few positives to count")
     handles = axes.get_legend_handles_labels()[0] + ([] if table["counted"].all() else [pale])
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 # %% ../../nbs/31_report.plots.ipynb #ccba311e
-def _title_of_genres(
-    table: pd.DataFrame,  # result of genre_table
-) -> str:
-    "Return macro AP, its no-skill baseline and the number of genres averaged."
-    counted = table[table["counted"]]
-    ap, baseline = counted["ap"].mean(), counted["floor"].mean()
-    digits = digits_apart(ap, baseline)
-    genres = f"{len(counted)} of {len(table)} genres"
-    return f"macro AP {ap:.{digits}f}, no-skill baseline {baseline:.{digits}f} ({genres})"
-
-
 def _label_genre_axes(
     axes: Axes,  # axes with one row per genre
-    table: pd.DataFrame,  # result of genre_table
-    title: str,
+    table: pd.DataFrame,  # result of genre_table, for the averages
+    drawn: pd.DataFrame,  # its rows that are drawn
 ) -> None:
-    "Write names and counts on the left and the title above; put the first genre on top."
-    names = [f"{genre} ({count:,})" for genre, count in table["positives"].items()]
-    axes.set_yticks(range(len(table)), names, parse_math=False)
-    axes.set_ylim(len(table) - 0.4, -0.6)
-    axes.set(xlim=(0, 1.1), xticks=np.linspace(0, 1, 6), xlabel="average precision", ylabel="genre (positives)")
-    axes.set_title(title)
+    "Write names and counts on the left and the averages into the title; put the first genre on top."
+    names = [f"{genre} ({count:,})" for genre, count in drawn["positives"].items()]
+    axes.set_yticks(range(len(drawn)), names, parse_math=False)
+    axes.set(ylim=(len(drawn) - 0.4, -0.6), xlim=(0, 1.1), xticks=np.linspace(0, 1, 6))
+    counted = table[table["counted"]]
+    ap, baseline = counted["ap"].mean(), counted["floor"].mean()
+    digits, genres = digits_apart(ap, baseline), f"{len(counted)} of {len(table)} genres"
+    title = f"macro AP {ap:.{digits}f}, no-skill baseline {baseline:.{digits}f} ({genres})"
+    axes.set(title=title, xlabel="average precision", ylabel="genre (positives)")
     axes.spines[["top", "right"]].set_visible(False)
 
 # %% ../../nbs/31_report.plots.ipynb #c17ff1c6
@@ -458,6 +447,11 @@ def plot_lr_find(
         line.set(marker=flag, markevery=[1], markersize=8, clip_on=False)  # a flag at the top
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=_loss_view([table, *(beside or {}).values()]))
     axes.grid(alpha=0.25)
-    title = None if suggestions else "no suggestion"
-    axes.legend(frameon=False, title=title, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    axes.legend(
+        frameon=False,
+        title=None if suggestions else "no suggestion",
+        fontsize=9,
+        loc="center left",
+        bbox_to_anchor=(1.01, 0.5),
+    )
     return figure
