@@ -219,12 +219,11 @@ def _label_genre_axes(
     "Write names and counts on the left and the averages into the title; put the first genre on top."
     names = [f"{genre} ({count:,})" for genre, count in drawn["positives"].items()]
     axes.set_yticks(range(len(drawn)), names, parse_math=False)
-    axes.set(ylim=(len(drawn) - 0.4, -0.6), xlim=(0, 1.1), xticks=np.linspace(0, 1, 6))
-    counted = table[table["counted"]]
-    ap, baseline = counted["ap"].mean(), counted["floor"].mean()
-    digits, genres = digits_apart(ap, baseline), f"{len(counted)} of {len(table)} genres"
-    title = f"macro AP {ap:.{digits}f}, no-skill baseline {baseline:.{digits}f} ({genres})"
-    axes.set(title=title, xlabel="average precision", ylabel="genre (positives)")
+    axes.set_ylim(len(drawn) - 0.4, -0.6)
+    axes.set(xlim=(0, 1.1), xticks=np.linspace(0, 1, 6), xlabel="average precision", ylabel="genre (positives)")
+    ap, baseline = table.loc[table["counted"], ["ap", "floor"]].mean()
+    digits, genres = digits_apart(ap, baseline), f"{table['counted'].sum()} of {len(table)} genres"
+    axes.set_title(f"macro AP {ap:.{digits}f}, no-skill baseline {baseline:.{digits}f} ({genres})")
     axes.spines[["top", "right"]].set_visible(False)
 
 # %% ../../nbs/31_report.plots.ipynb #c17ff1c6
@@ -299,8 +298,7 @@ def _draw_poster_cell(
     lines: Sequence[tuple[str, str]],  # (text, colour) of the lines below the picture
 ) -> None:
     "Draw one picture with its title above and its lines below."
-    width, height = figure.get_size_inches()
-    left, bottom, box_width, box_height = box
+    (width, height), (left, bottom, box_width, box_height) = figure.get_size_inches(), box
     axes = figure.add_axes((left / width, bottom / height, box_width / width, box_height / height), anchor="S")
     axes.set(xticks=[], yticks=[])
     if image is None:
@@ -447,11 +445,6 @@ def plot_lr_find(
         line.set(marker=flag, markevery=[1], markersize=8, clip_on=False)  # a flag at the top
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=_loss_view([table, *(beside or {}).values()]))
     axes.grid(alpha=0.25)
-    axes.legend(
-        frameon=False,
-        title=None if suggestions else "no suggestion",
-        fontsize=9,
-        loc="center left",
-        bbox_to_anchor=(1.01, 0.5),
-    )
+    title = None if suggestions else "no suggestion"
+    axes.legend(frameon=False, title=title, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
