@@ -21,7 +21,10 @@ setup(
     packages=find_packages(include=[settings["lib_path"], f"{settings['lib_path']}.*"]),
     package_data={settings["lib_path"]: ["templates/*"]},
     install_requires=shlex.split(settings["requirements"]),
-    extras_require={name: shlex.split(settings[f"{name}_requirements"]) for name in ("dev", "s3", "int8")},
+    extras_require={
+        name: shlex.split(settings[f"{name}_requirements"])
+        for name in ("dev", "s3", "int8", "mlflow", "wandb", "trackio")
+    },
     entry_points={
         "nbdev": [f"{settings['lib_path']}={settings['lib_path']}._modidx:d"],
         "papermill.engine": [f"{settings['lib_path']}={settings['lib_path']}.engine:JobEngine"],

@@ -195,6 +195,9 @@ class TrainingParams(Schema):
     valid_metric: Literal["macro_ap", "micro_ap", "macro_auc", "micro_auc", "macro_f1", "micro_f1", "loss"] = (
         _parameter("macro_ap", "metric that chooses the best checkpoint: macro_ap, micro_ap, macro_auc, ..., loss")
     )
+    trackers: list[Literal["tensorboard", "mlflow", "wandb", "trackio"]] = _parameter(
+        ["tensorboard"], "where to log: tensorboard, mlflow, wandb, trackio; the last three need their package"
+    )
     callbacks: Items = _parameter(
         [], "freeze, early_stopping, checkpoints or your.module.Class: a name, or {name: arguments}"
     )
