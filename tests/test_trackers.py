@@ -28,12 +28,6 @@ from postergenre.train.training import train_run
 
 RATES = {"scheduler": "one_cycle", "scheduler_kwargs": {"max_lr": 1e-2}}
 VALUES = {**SMALL, **RATES, "n_epochs": 3, "num_iteration_on_epoch": 3}
-    **SMALL,
-    "n_epochs": 3,
-    "num_iteration_on_epoch": 3,
-    "scheduler": "one_cycle",
-    "scheduler_kwargs": {"max_lr": 1e-2},
-}
 EVERYTHING = {"scalars": 0, "tensors": 0, "images": 0}
 
 
