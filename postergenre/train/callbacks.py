@@ -140,6 +140,9 @@ class Callback:
     def on_end(self, run: Run) -> None:
         "Run after the last epoch."
 
+    def on_failure(self, run: Run) -> None:
+        "Run if training fails or is interrupted."
+
     def on_results(self, run: Run, summary: dict[str, Any]) -> None:
         "Run once the results of the best checkpoint are in summary.json."
 

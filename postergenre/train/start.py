@@ -10,11 +10,13 @@ __all__ = ['replaced_start', 'posters_seen', 'describe_seen', 'load_start', 'Ten
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from accelerate.tracking import GeneralTracker
 from torch import nn
 
 from ..config import NEUTRAL
@@ -252,6 +254,18 @@ def _start_options(
     }
 
 # %% ../../nbs/36_train.start.ipynb #4b7f61e9
+def _end_as_failed(
+    tracker: GeneralTracker,
+) -> None:
+    "End a tracker's run that may be continued, so that the process can start another."
+    if tracker.name == "mlflow":
+        import mlflow
+
+        mlflow.end_run("FAILED")
+    else:
+        tracker.finish()
+
+
 class Trackers(Callback):
     "Log parameters and metrics to MLflow, Weights & Biases or Trackio; go on without one that fails."
 
@@ -264,10 +278,13 @@ class Trackers(Callback):
         if not names:
             return
         config, options = None if self.ids else _plain_params(run.params), _start_options(run, self.ids)
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7: four minutes for each call to a dead server
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds
         try:
             run.accelerator.init_trackers("postergenre", config, options)
         except Exception as error:  # each package has its own
             reason = str(error).partition("\n")[0]
+            self.on_failure(run)
             raise ConfigError(
                 f"`trackers`: {' and '.join(names)} could not be started ({type(error).__name__}: {reason}). Nothing "
                 "was trained. Start the server or log in, or leave it out of `trackers`."
@@ -280,6 +297,10 @@ class Trackers(Callback):
             self._log(run, {name: value for name, value in row.items() if value is not None})
         self.logged = run.epoch
 
+    def on_failure(self, run: Run) -> None:
+        self._each(run, _end_as_failed)
+        run.accelerator.trackers = []
+
     def on_results(self, run: Run, summary: dict[str, Any]) -> None:
         splits = [split for split in ("valid", "test") if "macro_ap" in summary.get(split, {})]
         figures = {f"best_{split}_{name}": summary[split][name] for split in splits for name in METRICS}
@@ -290,7 +311,7 @@ class Trackers(Callback):
     def _log(self, run: Run, values: dict[str, float]) -> None:
         self._each(run, lambda tracker: tracker.log(values, step=run.step))
 
-    def _each(self, run: Run, action: Callable[[Any], None]) -> None:
+    def _each(self, run: Run, action: Callable[[GeneralTracker], None]) -> None:
         for tracker in list(run.accelerator.trackers):
             try:
                 action(tracker)
