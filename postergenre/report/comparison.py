@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from ruamel.yaml import YAML, YAMLError
 
+from ..config import NEUTRAL
 from ..errors import ConfigError
 from ..metrics.intervals import digits_apart, paired_difference
 from ..metrics.metrics import METRICS, describe_evaluable
@@ -233,7 +234,7 @@ def _differing_parameters(
     "Return one row per run with the parameters in which runs differ, as JSON; empty where one does not apply."
     rows = {folder.name: {k: json.dumps(v) for k, v in _parameters_that_matter(folder).items()} for folder in folders}
     table = pd.DataFrame.from_dict(rows, orient="index")
-    hidden = ("experiment_name", "overwrite", "root_path", "num_workers", "cache", "cache_path", "cache_limit")
+    hidden = ("experiment_name", "root_path", *NEUTRAL)
     tests = [folder.name for folder in folders if (folder / "lr_find.csv").is_file()]
     kept = []
     for name in table.columns.drop(list(hidden), errors="ignore"):
