@@ -41,6 +41,7 @@ class Schema(BaseModel):
 # %% ../nbs/03_params.ipynb #2baa5640
 _RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}$"
 _LARGEST_SEED = 2**32 - 1  # NumPy's limit
+_Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 
 
 def _free_name(
@@ -92,6 +93,7 @@ class DataParams(PostersParams):
     )
     seed: int = _parameter(42, "random seed of everything except the split", ge=0, le=_LARGEST_SEED)
     overwrite: Flag = _parameter(False, "restart a finished run; its files are moved aside and removed at the end")
+    trackers: list[_Tracker] = _parameter(["tensorboard"], "where to log: tensorboard, mlflow, wandb, trackio")
 
     _free_name = field_validator("experiment_name")(_free_name)
 
@@ -195,9 +197,6 @@ class TrainingParams(Schema):
     valid_metric: Literal["macro_ap", "micro_ap", "macro_auc", "micro_auc", "macro_f1", "micro_f1", "loss"] = (
         _parameter("macro_ap", "metric that chooses the best checkpoint: macro_ap, micro_ap, macro_auc, ..., loss")
     )
-    trackers: list[Literal["tensorboard", "mlflow", "wandb", "trackio"]] = _parameter(
-        ["tensorboard"], "where to log: tensorboard, mlflow, wandb, trackio; the last three need their package"
-    )
     keep: Literal["best", "averaging", "all"] = _parameter(
         "best", "files that a finished run keeps: best: the best checkpoint; averaging: also those to average; all"
     )
@@ -212,9 +211,7 @@ class RangeTestParams(Schema):
     "Parameters of the range test."
 
     lrf_min_lr: Number = _parameter(1e-6, "first rate of the range test", "learning rate", gt=0)
-    lrf_max_lr: Number = _parameter(
-        1.0, "last rate of the range test, unless the loss diverges earlier", "learning rate", gt=0
-    )
+    lrf_max_lr: Number = _parameter(1.0, "last rate, unless the loss diverges earlier", "learning rate", gt=0)
     lrf_iterations: int = _parameter(30, "steps of the range test", "batches", ge=12)
     lrf_stop_factor: Number = _parameter(
         2.0, "multiple of its minimum at which the smoothed loss counts as diverged", gt=1

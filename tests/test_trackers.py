@@ -78,12 +78,12 @@ def test_pictures_take_a_small_part_of_the_time(run, monkeypatch):
     monkeypatch.setattr(start, "_is_best", lambda run: True)
     monkeypatch.setattr(start, "time", SimpleNamespace(monotonic=lambda: now))
 
-    def draw(run):
+    def draw(run, writer):
         nonlocal now
         drawn.append(now)
         now += 2
 
-    monkeypatch.setattr(board, "_draw", draw)
+    monkeypatch.setattr(start, "_log_drawings", draw)
     for _ in range(40):  # epochs of 10 seconds, and drawings of 2
         now += 10
         board.on_epoch_end(run)
@@ -93,9 +93,8 @@ def test_pictures_take_a_small_part_of_the_time(run, monkeypatch):
 def test_the_picture_shows_predicted_and_true_genres(run, monkeypatch):
     drawn = []
     monkeypatch.setattr(start, "prediction_grid", lambda *given, **more: drawn.append(given) or 1 / 0)
-    board = start.TensorBoard()
     with pytest.raises(ZeroDivisionError):
-        board._draw(run)
+        start._log_drawings(run, None)
     paths, scores, genres, thresholds, true = drawn[0]
     assert paths == run.data.valid["path"].tolist()[:8] and genres == run.data.genres
     assert np.array_equal(scores, run.validation.scores[:8]) and np.array_equal(thresholds, run.thresholds)

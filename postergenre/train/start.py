@@ -180,12 +180,38 @@ def _as_jpeg(
     encoded = Summary.Image(encoded_image_string=image_bytes(picture, quality=85), **size)
     return Summary(value=[Summary.Value(tag=tag, image=encoded)])
 
+# %% ../../nbs/36_train.start.ipynb #02b2982f
+_N_POSTERS = 8  # in a picture
+_N_THRESHOLDS = 51  # of a precision-recall curve
 
+
+def _log_drawings(
+    run: Run,  # at the end of an epoch
+    writer: Any,  # torch's SummaryWriter
+) -> None:
+    "Log validation posters with predicted and true genres, and the precision-recall curves of the genres."
+    found, shown, genres = run.validation, slice(_N_POSTERS), run.data.genres
+    given = (found.scores[shown], genres, run.thresholds, found.targets[shown])
+    figure = prediction_grid(run.data.valid["path"][shown].tolist(), *given, n_columns=4)
+    writer.file_writer.add_summary(_as_jpeg("validation_posters", figure), run.step)
+    for column in np.flatnonzero(evaluable_genres(found.targets, run.params.min_positives)):
+        pair = found.targets[:, column], found.scores[:, column]
+        writer.add_pr_curve(f"precision_recall/{genres[column]}", *pair, run.step, num_thresholds=_N_THRESHOLDS)
+
+
+def _hparams_of(
+    params: Params,
+) -> tuple[Any, Any, Any]:
+    "Return what TensorBoard's hparams plugin needs: experiment, start of the run, end of the run."
+    from torch.utils.tensorboard.summary import hparams
+
+    metric = metric_column(params.valid_metric)
+    return hparams(_plain_params(params), {f"best_{metric}": 0, metric: 0, "valid_loss": 0})
+
+# %% ../../nbs/36_train.start.ipynb #61a127ba
 class TensorBoard(Callback):
     "Log to `tensorboard/`, for `tensorboard --logdir runs`; purge what a killed run logged after its last state."
 
-    n_posters = 8  # in a picture
-    n_thresholds = 51  # of a precision-recall curve
     pause = 50  # shortest time between two drawings, as a multiple of the time that one takes
     writer, next_drawing = None, 0.0
 
@@ -193,10 +219,8 @@ class TensorBoard(Callback):
         if not run.is_main or "tensorboard" not in run.params.trackers:
             return
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
-        from torch.utils.tensorboard.summary import hparams
 
-        metric = metric_column(run.params.valid_metric)
-        *started, self.ended = hparams(_plain_params(run.params), {f"best_{metric}": 0, metric: 0, "valid_loss": 0})
+        *started, self.ended = _hparams_of(run.params)
         with as_write_errors(run.folder / "tensorboard"):
             self.writer = SummaryWriter(run.folder / "tensorboard", purge_step=run.step + 1)
             for summary in started:
@@ -212,19 +236,9 @@ class TensorBoard(Callback):
             for step in range(run.step - run.schedule.steps_per_epoch, run.step):
                 self.writer.add_scalar("lr", run.schedule.lr(step), step + 1)
             if _is_best(run) and (began := time.monotonic()) >= self.next_drawing:
-                self._draw(run)
+                _log_drawings(run, self.writer)
                 self.next_drawing = began + self.pause * (time.monotonic() - began)
             self.writer.flush()
-
-    def _draw(self, run: Run) -> None:
-        found, shown, genres = run.validation, slice(self.n_posters), run.data.genres
-        given = (found.scores[shown], genres, run.thresholds, found.targets[shown])
-        figure = prediction_grid(run.data.valid["path"][shown].tolist(), *given, n_columns=4)
-        self.writer.file_writer.add_summary(_as_jpeg("validation_posters", figure), run.step)
-        for column in np.flatnonzero(evaluable_genres(found.targets, run.params.min_positives)):
-            pair = found.targets[:, column], found.scores[:, column]
-            name = f"precision_recall/{genres[column]}"
-            self.writer.add_pr_curve(name, *pair, run.step, num_thresholds=self.n_thresholds)
 
     def on_end(self, run: Run) -> None:
         if self.writer:
@@ -287,6 +301,55 @@ def _end_as_failed(
         tracker.finish()
 
 
+def _each_tracker(
+    run: Run,
+    action: Callable[[GeneralTracker], None],
+) -> None:
+    "Apply an action to each tracker; drop one that fails, and print why."
+    for tracker in list(run.accelerator.trackers):
+        try:
+            action(tracker)
+        except Exception as error:  # each package has its own
+            run.accelerator.trackers.remove(tracker)
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            print(f"{tracker.name} failed, so the run goes on without it ({reason[:300]})", flush=True)
+
+
+def _log(
+    run: Run,
+    values: dict[str, float],
+) -> None:
+    "Log values to each tracker, at the number of finished batches."
+    _each_tracker(run, lambda tracker: tracker.log(values, step=run.step))
+
+# %% ../../nbs/36_train.start.ipynb #b9062eca
+def _give_up_trackers(
+    run: Run,
+) -> None:
+    "End the runs of all trackers as failed."
+    _each_tracker(run, _end_as_failed)
+    run.accelerator.trackers = []
+
+
+def _start_trackers(
+    run: Run,
+    ids: dict[str, str],  # of the trackers' runs to continue; empty: start new ones
+) -> None:
+    "Start the trackers with the parameters of the run; raise `ConfigError` if one cannot be started."
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7: four minutes for each call to a dead server
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds
+    try:
+        config = None if ids else _plain_params(run.params)
+        run.accelerator.init_trackers("postergenre", config, _start_options(run, ids))
+    except Exception as error:  # each package has its own
+        reason = str(error).partition("\n")[0]
+        _give_up_trackers(run)
+        raise ConfigError(
+            f"`trackers`: {' and '.join(other_trackers(run.params))} could not be started ({type(error).__name__}: "
+            f"{reason}). Nothing was trained. Start the server or log in, or leave it out of `trackers`."
+        ) from error
+
+# %% ../../nbs/36_train.start.ipynb #11345904
 class Trackers(Callback):
     "Log parameters and metrics to MLflow, Weights & Biases or Trackio; go on without one that fails."
 
@@ -295,51 +358,26 @@ class Trackers(Callback):
         self.logged = 0  # number of epochs
 
     def on_start(self, run: Run) -> None:
-        self.logged, names = run.epoch, other_trackers(run.params)
-        if not names:
-            return
-        config, options = None if self.ids else _plain_params(run.params), _start_options(run, self.ids)
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7: four minutes for each call to a dead server
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")  # seconds
-        try:
-            run.accelerator.init_trackers("postergenre", config, options)
-        except Exception as error:  # each package has its own
-            reason = str(error).partition("\n")[0]
-            self.on_failure(run)
-            raise ConfigError(
-                f"`trackers`: {' and '.join(names)} could not be started ({type(error).__name__}: {reason}). Nothing "
-                "was trained. Start the server or log in, or leave it out of `trackers`."
-            ) from error
+        self.logged = run.epoch
+        if other_trackers(run.params):
+            _start_trackers(run, self.ids)
         if run.is_main:
             self.ids = {tracker.name: _RUN_IDS[tracker.name](tracker.tracker) for tracker in run.accelerator.trackers}
 
     def on_state_saved(self, run: Run) -> None:
         for row in run.history[self.logged :]:
-            self._log(run, {name: value for name, value in row.items() if value is not None})
+            _log(run, {name: value for name, value in row.items() if value is not None})
         self.logged = run.epoch
 
     def on_failure(self, run: Run) -> None:
-        self._each(run, _end_as_failed)
-        run.accelerator.trackers = []
+        _give_up_trackers(run)
 
     def on_results(self, run: Run, summary: dict[str, Any]) -> None:
         splits = [split for split in ("valid", "test") if "macro_ap" in summary.get(split, {})]
         figures = {f"best_{split}_{name}": summary[split][name] for split in splits for name in METRICS}
-        self._log(run, figures | {"best_epoch": summary["best_epoch"]})
-        self._each(run, lambda tracker: tracker.finish())
+        _log(run, figures | {"best_epoch": summary["best_epoch"]})
+        _each_tracker(run, lambda tracker: tracker.finish())
         run.accelerator.trackers = []
-
-    def _log(self, run: Run, values: dict[str, float]) -> None:
-        self._each(run, lambda tracker: tracker.log(values, step=run.step))
-
-    def _each(self, run: Run, action: Callable[[GeneralTracker], None]) -> None:
-        for tracker in list(run.accelerator.trackers):
-            try:
-                action(tracker)
-            except Exception as error:  # each package has its own
-                run.accelerator.trackers.remove(tracker)
-                reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-                print(f"{tracker.name} failed, so the run goes on without it ({reason[:300]})", flush=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {"ids": self.ids}
