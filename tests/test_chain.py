@@ -138,3 +138,19 @@ def test_jobs_run_from_the_notebooks_folder_too(chain, environment):
                           cwd=ROOT / "nbs", env=environment, capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(pd.read_csv(chain / "from_nbs.csv")) == 200
+
+
+def test_the_executed_training_starts_with_its_result_and_ends_with_folded_parameters(chain):
+    path = chain / "full.ipynb"
+    cells, summary = json.loads(path.read_text())["cells"], json.loads((chain / "full" / "summary.json").read_text())
+    first, *_, last = [cell for cell in cells if cell.get("outputs")]
+    shown = "".join(first["outputs"][0]["data"]["text/html"])
+    for split in ("valid", "test"):
+        low, high = (summary[split]["macro_ap_spread"][end] for end in ("low", "high"))
+        assert f"{summary[split]['macro_ap']:.3f}" in shown and f"{summary[split]['macro_ap_floor']:.3f}" in shown
+        assert f"{low:.3f} to {high:.3f}" in shown
+    assert f"Best epoch: {summary['best_epoch']} of {summary['epochs']}" in shown
+    assert "<details" in "".join(last["outputs"][-1]["data"]["text/html"])
+    folded = [cell for cell in cells if {"parameters", "injected-parameters"} & set(cell["metadata"]["tags"])]
+    assert len(folded) == 2 and all(cell["metadata"]["jupyter"]["source_hidden"] for cell in folded)
+    assert path.stat().st_size < 400_000

@@ -46,6 +46,11 @@ FILLED = {  # template -> values, and how often the name is shown
         },
         7,
     ),
+    "parameters.html.jinja": ({"rows": [{"name": HOSTILE, "value": HOSTILE, "changed": True}], "n_changed": 1}, 2),
+    "result.html.jinja": (
+        {"name": HOSTILE, "notes": [HOSTILE], "rows": [{"split": HOSTILE, "missing": HOSTILE}]},
+        4,
+    ),
     "run_links.html.jinja": (
         {"rows": [{"name": HOSTILE, "job": "", "state": "", "score": "", "baseline": "", "links": {HOSTILE: HOSTILE}}]},
         3,

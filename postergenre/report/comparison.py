@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from ruamel.yaml import YAML, YAMLError
 
+from ..config import NEUTRAL
 from ..errors import ConfigError
 from ..metrics.intervals import digits_apart, paired_difference
 from ..metrics.metrics import METRICS, describe_evaluable
@@ -79,8 +80,8 @@ def _result_row(
         again = "Average again with `overwrite: true` (nbs/swa.ipynb)."
         swa = read_json(folder / "swa.json", "taken", "value", "best_single", "helped", remedy=again)
         value, single, digits = swa["value"], swa["best_single"], digits_apart(swa["value"], swa["best_single"])
-        verdict = "helped" if swa["helped"] else "no help"
-        row["note"] += f"; average of {len(swa['taken'])}: {value:.{digits}f} against {single:.{digits}f}, {verdict}"
+        used = "used" if swa["helped"] else "not used"
+        row["note"] += f"; average of {len(swa['taken'])}: {value:.{digits}f} against {single:.{digits}f}, {used}"
     if (folder / "export.json").is_file():
         again = "Export again (nbs/to_torchscript.ipynb)."
         parity = read_json(folder / "export.json", "parity", remedy=again)["parity"]
@@ -242,7 +243,7 @@ def _differing_parameters(
     "Return one row per run with the parameters in which runs differ, as JSON; empty where one does not apply."
     rows = {folder.name: {k: json.dumps(v) for k, v in _parameters_that_matter(folder).items()} for folder in folders}
     table = pd.DataFrame.from_dict(rows, orient="index")
-    hidden = ("experiment_name", "overwrite", "root_path", "num_workers", "cache", "cache_path", "cache_limit")
+    hidden = ("experiment_name", "root_path", *NEUTRAL)
     tests = [folder.name for folder in folders if (folder / "lr_find.csv").is_file()]
     kept = []
     for name in table.columns.drop(list(hidden), errors="ignore"):

@@ -33,6 +33,7 @@ from postergenre.report.figures import (
     plot_mistakes,
     plot_precision_recall,
     stops_at_most,
+    uncertain_genres,
 )
 from .plots import compact, plot_genre_table
 from postergenre.report.predictions import (
@@ -194,16 +195,16 @@ def draw_pictures(
     table: pd.DataFrame,  # from `genre_figures`
     n_mistakes: int,  # posters in each grid
 ) -> dict[str, bytes]:
-    "Draw AP, curves, calibration and the most confident mistakes; return PNG or JPEG by title."
-    figures = {
-        "Average precision of each genre": plot_genre_table(table),
-        "Precision over recall, the AP in the title; the dot is at the threshold": plot_precision_recall(
-            shown, run.genres, table
-        ),
-        "Calibration, the expected error in the title; large dots stand for many posters": plot_calibration(
-            shown, run.genres, table
-        ),
-    }
+    "Draw AP, curves and calibration of genres that are not uncertain, and mistakes; return PNG or JPEG by title."
+    left_out = uncertain_genres(table)
+    certain = table.drop(index=list(left_out))
+    figures = {}
+    if len(certain):
+        figures["Average precision of each genre"] = plot_genre_table(table, left_out)
+        title = "Precision over recall, the AP in the title; the dot is at the threshold"
+        figures[title] = plot_precision_recall(shown, run.genres, certain)
+    title = "Calibration, the expected error in the title; large dots stand for many posters"
+    figures[title] = plot_calibration(shown, run.genres, certain)
     pictures = {title: compact(figure, 128).data for title, figure in figures.items()}
     for kind in ("false positive", "false negative"):
         if pairs := most_confident_errors(shown, thresholds, kind, n_mistakes):
