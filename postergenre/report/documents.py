@@ -121,7 +121,7 @@ def metrics_in_words(
         index=pd.Index([_WORDS.get(name, name) for name in metrics.index], name="metric"),
     )
 
-
+# %% ../../nbs/53_report.documents.ipynb #32e5f642
 def genres_in_words(
     table: pd.DataFrame,  # from `genre_figures`
 ) -> pd.DataFrame:
@@ -134,7 +134,7 @@ def genres_in_words(
         figures[_WORDS.get(name, name)] = [_three_digits(value) for value in table[name]]
     return figures.rename_axis("genre")
 
-
+# %% ../../nbs/53_report.documents.ipynb #dac4cbbc
 def missing_in_words(
     missing: pd.DataFrame,  # from `missing_genres`
     n: int,  # largest number of rows
@@ -159,7 +159,7 @@ def _html(
     "Return the table as HTML, with every name escaped; an empty string if it has no rows."
     return Markup(table.to_html(border=0, **options)) if len(table) else ""
 
-
+# %% ../../nbs/53_report.documents.ipynb #b673a304
 def report_html(
     evaluated: Evaluated,
     n_missing: int = 40,  # largest number of rows of the last table

@@ -76,7 +76,7 @@ def all_figures(
 # %% ../../nbs/51_report.figures.ipynb #a248bd50
 WIDEST_INTERVAL = 0.5  # width of the 95 % interval of an AP above which a genre's figures are not shown
 
-
+# %% ../../nbs/51_report.figures.ipynb #a732147a
 def uncertain_genres(
     table: pd.DataFrame,  # from `genre_figures`
 ) -> dict[str, str]:
@@ -91,7 +91,7 @@ def uncertain_genres(
             reasons[genre] = f"95 % interval {low:.3f} to {high:.3f}"
     return reasons
 
-
+# %% ../../nbs/51_report.figures.ipynb #335147c1
 def describe_uncertain(
     table: pd.DataFrame,  # from `genre_figures`
 ) -> str:

@@ -156,7 +156,7 @@ def _plain_params(
     ours = {name: value for name, value in given.items() if not name.startswith(("lrf_", "swa_", "export_"))}
     return {name: value if isinstance(value, int | float | str) else json.dumps(value) for name, value in ours.items()}
 
-
+# %% ../../nbs/36_train.start.ipynb #6cdd6f1b
 def _is_best(
     run: Run,  # at the end of an epoch
 ) -> bool:
@@ -184,7 +184,7 @@ def _as_jpeg(
 _N_POSTERS = 8  # in a picture
 _N_THRESHOLDS = 51  # of a precision-recall curve
 
-
+# %% ../../nbs/36_train.start.ipynb #72f868a3
 def _log_drawings(
     run: Run,  # at the end of an epoch
     writer: Any,  # torch's SummaryWriter
@@ -198,7 +198,7 @@ def _log_drawings(
         pair = found.targets[:, column], found.scores[:, column]
         writer.add_pr_curve(f"precision_recall/{genres[column]}", *pair, run.step, num_thresholds=_N_THRESHOLDS)
 
-
+# %% ../../nbs/36_train.start.ipynb #b6568a82
 def _hparams_of(
     params: Params,
 ) -> tuple[Any, Any, Any]:
@@ -256,7 +256,7 @@ def other_trackers(
     "Return the trackers that are logged to through Accelerate."
     return [name for name in dict.fromkeys(params.trackers) if name != "tensorboard"]
 
-
+# %% ../../nbs/36_train.start.ipynb #a2159205
 def check_trackers(
     names: Sequence[str],  # of trackers, as their packages are called
 ) -> None:
@@ -300,7 +300,7 @@ def _end_as_failed(
     else:
         tracker.finish()
 
-
+# %% ../../nbs/36_train.start.ipynb #481e3667
 def _each_tracker(
     run: Run,
     action: Callable[[GeneralTracker], None],
@@ -314,7 +314,7 @@ def _each_tracker(
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             print(f"{tracker.name} failed, so the run goes on without it ({reason[:300]})", flush=True)
 
-
+# %% ../../nbs/36_train.start.ipynb #4c0f6d3d
 def _log(
     run: Run,
     values: dict[str, float],
@@ -330,7 +330,7 @@ def _give_up_trackers(
     _each_tracker(run, _end_as_failed)
     run.accelerator.trackers = []
 
-
+# %% ../../nbs/36_train.start.ipynb #3a3f7957
 def _start_trackers(
     run: Run,
     ids: dict[str, str],  # of the trackers' runs to continue; empty: start new ones
