@@ -222,7 +222,7 @@ def plot_cams(
     titles: Sequence[str],  # one per poster
     n_columns: int = 4,  # posters per row, each next to its map
 ) -> Figure:
-    "Plot each poster next to its map."
+    "Plot each poster next to its map; an empty map is labelled."
     pictures = images.permute(0, 2, 3, 1).numpy()
     rows, shape = -(-len(pictures) // n_columns), pictures.shape[1] / pictures.shape[2]
     figure = new_figure(9, rows * (9 / 2 / n_columns * min(shape, 1.6) + 0.35))
@@ -234,6 +234,8 @@ def plot_cams(
         left.imshow(picture)
         right.imshow(overlay(picture, cam))
         left.set_title(title, fontsize=8, loc="left", parse_math=False)
+        if not cam.any():
+            right.set_title("empty: see the notes", fontsize=8, loc="left")
     return figure
 
 # %% ../../nbs/51_report.figures.ipynb #28a89fe3
