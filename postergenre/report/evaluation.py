@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['replaced_evaluation', 'check_replaced', 'Evaluated', 'title_of', 'Step', 'cam_steps', 'figure_steps', 'poster_groups',
-           'score_run', 'picture_steps', 'add_steps', 'evaluate_run']
+           'score_run', 'mistake_steps', 'picture_steps', 'add_steps', 'evaluate_run']
 
 # %% ../../nbs/52_report.evaluation.ipynb #30c22ba7
 import json
@@ -181,11 +181,11 @@ def _mean_cam_steps(
 
 # %% ../../nbs/52_report.evaluation.ipynb #6c8a9f34
 def cam_steps(
-    run: FinishedRun,
-    shown: Predictions,
+    evaluated: Evaluated,
     params: EvaluateParams,
 ) -> Iterator[Step]:
     "Yield the Grad-CAM pictures, and notes on maps that are empty or not possible."
+    run, shown = evaluated.run, evaluated.shown
     pairs = cam_choice(shown, params.n_cam, params.cam_ids) if params.n_cam else []
     if not pairs:
         return
@@ -212,16 +212,14 @@ _DRAWN = {
     "Calibration, the expected error in the title; large dots stand for many posters": plot_calibration,
 }
 
-
+# %% ../../nbs/52_report.evaluation.ipynb #ebbc4da9
 def figure_steps(
-    run: FinishedRun,
-    shown: Predictions,
-    table: pd.DataFrame,  # from `genre_figures`
+    evaluated: Evaluated,
 ) -> Iterator[Step]:
     "Yield AP, curves and calibration."
     for title, draw in _DRAWN.items():
         yield Step(title)
-        yield Step(title, compact(draw(shown, run.genres, table), 128).data)
+        yield Step(title, compact(draw(evaluated.shown, evaluated.run.genres, evaluated.table), 128).data)
 
 # %% ../../nbs/52_report.evaluation.ipynb #4a708213
 def poster_groups(
@@ -273,17 +271,25 @@ def score_run(
     )
 
 # %% ../../nbs/52_report.evaluation.ipynb #0bd1f59c
+def mistake_steps(
+    evaluated: Evaluated,
+    n: int,  # largest number of posters per picture
+) -> Iterator[Step]:
+    "Yield the most confident mistakes, and posters that may lack a genre."
+    for title, pairs in poster_groups(evaluated, n).items():
+        yield Step(title)
+        figure = plot_mistakes(evaluated.shown, pairs, evaluated.run.genres, evaluated.thresholds.values)
+        yield Step(title, photo(figure).data)
+
+
 def picture_steps(
     evaluated: Evaluated,  # from `score_run`
     params: EvaluateParams,
 ) -> Iterator[Step]:
     "Yield all pictures of an evaluation one by one; Grad-CAM, which takes longest, comes last."
-    run, shown, thresholds = evaluated.run, evaluated.shown, evaluated.thresholds.values
-    yield from figure_steps(run, shown, evaluated.table)
-    for title, pairs in poster_groups(evaluated, params.n_mistakes).items():
-        yield Step(title)
-        yield Step(title, photo(plot_mistakes(shown, pairs, run.genres, thresholds)).data)
-    yield from cam_steps(run, shown, params)
+    yield from figure_steps(evaluated)
+    yield from mistake_steps(evaluated, params.n_mistakes)
+    yield from cam_steps(evaluated, params)
 
 # %% ../../nbs/52_report.evaluation.ipynb #beda1681
 def add_steps(
