@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anywidget
 import ipywidgets
@@ -113,6 +113,8 @@ class RunPicker(_PickerControls):
 class GrowingPage(ipywidgets.VBox):
     "Show the parts of a page as soon as they are ready, below a line that says what is being done."
 
+    growing: ClassVar["GrowingPage | None"] = None  # a kernel builds one page at a time
+
     def __init__(
         self,
         module: str,  # with a function `page_parts`, imported when the page is already shown
@@ -121,6 +123,9 @@ class GrowingPage(ipywidgets.VBox):
         self.status = ipywidgets.Label("Loading …")
         super().__init__([self.status])
         self.task, steps = None, self._steps(module, arguments)
+        if GrowingPage.growing:
+            GrowingPage.growing.stop()
+        GrowingPage.growing = self
         try:
             self.task = asyncio.get_running_loop().create_task(self._between_messages(steps))
         except RuntimeError:  # no event loop, as in a test
@@ -145,10 +150,14 @@ class GrowingPage(ipywidgets.VBox):
         for _ in steps:
             await asyncio.sleep(0.02)
 
-    def close(self) -> None:
-        "Stop growing, and remove the page from the browser."
+    def stop(self) -> None:
+        "Stop growing."
         if self.task:
             self.task.cancel()
+
+    def close(self) -> None:
+        "Stop growing, and remove the page from the browser."
+        self.stop()
         super().close()
 
 # %% ../../nbs/55_pages.picker.ipynb #2d5c23a1
