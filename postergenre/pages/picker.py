@@ -137,13 +137,17 @@ class GrowingPage(ipywidgets.VBox):
         try:
             for part in importlib.import_module(module).page_parts(*arguments):
                 if isinstance(part, str):
-                    self.status.value = part
+                    self._say(part)
                 else:
                     self.children = [*self.children, part]
                 yield
-            self.status.value = ""
+            self._say("")
         except (OSError, ValueError) as error:
-            self.status.value = str(error)
+            self._say(str(error))
+
+    def _say(self, words: str) -> None:
+        "Show words above the parts; without words, take no room."
+        self.status.value, self.status.layout.display = words, "" if words else "none"
 
     async def _between_messages(self, steps: Iterator[None]) -> None:
         "Take the steps one by one, and let the kernel handle messages in between."
@@ -172,6 +176,7 @@ class ClickableHTML(anywidget.AnyWidget):
     "HTML whose elements with the attribute `data-click` call a function with its value when they are clicked."
 
     _esm = files("postergenre").joinpath("templates", "clickable.js").read_text("utf-8")
+    _css = files("postergenre").joinpath("templates", "style.css").read_text("utf-8")
     value = traitlets.Unicode().tag(sync=True)
 
     def __init__(
