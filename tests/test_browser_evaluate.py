@@ -14,7 +14,7 @@ def opened(lab, page, shots, chain):
     started, seconds = time.monotonic(), {}
     run_all(page, address, "evaluate.ipynb")
     for name, place in (
-        ("list", page.locator("select").first),
+        ("list", page.locator(".widget-dropdown select").first),
         ("run", page.locator(".pg-counts")),
         ("all", page.get_by_role("button", name="Write report and model card")),
     ):
@@ -26,7 +26,7 @@ def opened(lab, page, shots, chain):
 
 
 def test_the_page_opens_the_newest_run_without_code(page, opened, chain):
-    choice = page.locator("select").first
+    choice = page.locator(".widget-dropdown select").first
     assert choice.locator("option").first.inner_text().startswith("full (")
     assert page.get_by_text("validation posters of runs/full").count() == 1
     assert not page.get_by_text("read_parameters").is_visible()  # the code is collapsed

@@ -47,7 +47,9 @@ def test_an_upload_is_written_nowhere(page):
     finally:
         writes, WATCHED["writes"] = WATCHED["writes"], None
     assert "enre" in said[0] and "not a picture" in said[1] and writes == []
-    assert not any(isinstance(value, bytes | memoryview) for judged in page.results for value in vars(judged).values())
+    assert not any(
+        isinstance(value, bytes | memoryview) for judged in page.uploads.results for value in vars(judged).values()
+    )
 
 
 def test_the_scores_are_those_of_the_predict_job(page, chain):

@@ -107,6 +107,16 @@ def _count_texts(
         texts[name.replace("f1", "F1")] = "-" if np.isnan(at[name]) else f"{at[name]:.3f}"
     return texts
 
+# %% ../../nbs/61_pages.evaluate.ipynb #d2e625e6
+def _genre_choice(
+    chosen: ChosenThresholds,
+) -> ipywidgets.Dropdown:
+    "Create the list of genres, the most frequent first."
+    genres, positives = chosen.run.genres, chosen.valid.targets.sum(axis=0, dtype=int)
+    order = np.argsort(-positives, kind="stable")
+    options = [(f"{genres[column]} ({positives[column]:,})", int(column)) for column in order]
+    return ipywidgets.Dropdown(options=options, description="genre", style=_WIDE)
+
 # %% ../../nbs/61_pages.evaluate.ipynb #fb8dbb2d
 class ThresholdPanel(ipywidgets.VBox):
     "Choose a genre and move its threshold; show the counts and the curves."
@@ -117,11 +127,8 @@ class ThresholdPanel(ipywidgets.VBox):
         changed: Callable[[], None],  # called after the genre or its threshold has changed
     ):
         self.chosen, self.changed, self.figure = chosen, changed, ThresholdFigure()
-        genres, positives = chosen.run.genres, chosen.valid.targets.sum(axis=0, dtype=int)
-        order = np.argsort(-positives, kind="stable")
-        options = [(f"{genres[column]} ({positives[column]:,})", int(column)) for column in order]
-        self.genre = ipywidgets.Dropdown(options=options, description="genre", style=_WIDE)
-        self.sliders = [_threshold_slider() for _ in genres]  # a late message still reaches the right genre
+        self.genre = _genre_choice(chosen)
+        self.sliders = [_threshold_slider() for _ in chosen.run.genres]  # a late message still reaches the right genre
         self.moving, self.counts = ipywidgets.HBox([self.genre]), ipywidgets.HTML()
         self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width="760px"))
         super().__init__([self.moving, self.counts, self.image])
@@ -154,6 +161,11 @@ class ThresholdPanel(ipywidgets.VBox):
         self.image.value = self.figure.png(threshold, at)
         self.changed()
 
+# %% ../../nbs/61_pages.evaluate.ipynb #b3fc2118
+def _number_field() -> ipywidgets.BoundedFloatText:
+    "Create the field for a wanted precision."
+    return ipywidgets.BoundedFloatText(value=0.5, min=0.01, max=1, step=0.05, disabled=True, layout={"width": "80px"})
+
 # %% ../../nbs/61_pages.evaluate.ipynb #daa2524e
 _RULES = [("best F1", "f1"), ("lowest with a precision of", "precision")]
 
@@ -167,20 +179,19 @@ class TuningPanel(ipywidgets.VBox):
         tuned: Callable[[], None],  # called after all thresholds have changed
     ):
         self.chosen, self.tuned = chosen, tuned
-        tune = {"description": "tune all genres by", "layout": {"width": "360px"}, "style": _WIDE}
-        self.rule = ipywidgets.Dropdown(options=_RULES, **tune)
-        number = {"min": 0.01, "max": 1, "step": 0.05, "disabled": True, "layout": {"width": "80px"}}
-        self.wanted = ipywidgets.BoundedFloatText(value=0.5, **number)
+        layout = {"width": "360px"}
+        self.rule = ipywidgets.Dropdown(options=_RULES, description="tune all genres by", layout=layout, style=_WIDE)
+        self.wanted = _number_field()
         self.tune_button = ipywidgets.Button(description="Tune")
         self.save_button = ipywidgets.Button(description="Save thresholds", icon="save", button_style="primary")
         self.message = ipywidgets.HTML()
         super().__init__([ipywidgets.HBox([self.rule, self.wanted, self.tune_button, self.save_button]), self.message])
-        self.rule.observe(self.show_rule, names="value")
+        self.rule.observe(self.enable_wanted, names="value")
         self.tune_button.on_click(self.tune)
         self.save_button.on_click(self.save)
 
-    def show_rule(self, change: Any = None) -> None:
-        "Enable the field of the precision if the rule needs one."
+    def enable_wanted(self, change: Any = None) -> None:
+        "Enable the field of the precision if the rule needs it."
         self.wanted.disabled = self.rule.value != "precision"
 
     def tune(self, button: Any = None) -> None:
@@ -198,7 +209,7 @@ class TuningPanel(ipywidgets.VBox):
 
 # %% ../../nbs/61_pages.evaluate.ipynb #ed1d23ed
 class Shown(NamedTuple):
-    "One poster of a gallery, and what is said about it."
+    "One poster of a gallery with its verdict."
 
     scored: Predictions
     row: int  # row of the poster in `scored`
@@ -218,6 +229,27 @@ def _picture_of(
 ) -> Thumbnail:
     "Return an array as a picture for the page."
     return Thumbnail(image_bytes(Image.fromarray(image), quality=85))
+
+# %% ../../nbs/61_pages.evaluate.ipynb #1b1d7a06
+def _cam_html(
+    chosen: ChosenThresholds,
+    shown: Shown,
+) -> str:
+    "Return HTML of a poster next to its Grad-CAM, or of the reason why there is none."
+    run, genre = chosen.run, chosen.run.genres[shown.column]
+    image = fitted_images(run, shown.scored.split, [shown.row])
+    try:
+        cam = grad_cam(run.model, image, shown.column)[0]
+        reason = "" if cam.any() else why_empty(run.model, image, shown.column, genre)
+    except ConfigError as error:
+        return html.escape(str(error))
+    pixels = image[0].permute(1, 2, 0).numpy()
+    score, threshold = told_apart(shown.scored.scores[shown.row, shown.column], chosen.values[shown.column])
+    verdict = shown._replace(verdict=f"{genre} {score} (threshold {threshold})", color="#000000")
+    words = reason or f"where it sees {genre}: yellow most, violet nothing"
+    pair = [(_picture_of(pixels), verdict.lines(run.genres), "")]
+    pair.append((_picture_of(overlay(pixels, cam)), [(words, "#333333")], ""))
+    return render("pictures.html.jinja", rows=[{"title": "", "pictures": pair}], width=200)
 
 # %% ../../nbs/61_pages.evaluate.ipynb #14f6309f
 class PostersPanel(ipywidgets.VBox):
@@ -249,26 +281,9 @@ class PostersPanel(ipywidgets.VBox):
     def click(self, key: str) -> None:
         "Show the Grad-CAM of a poster that was clicked; ignore a late click on a poster that is gone."
         if key.isdecimal() and int(key) < len(self.shown):
-            self.explain(self.shown[int(key)])
-
-    def explain(self, shown: Shown) -> None:
-        "Show a poster next to its Grad-CAM, or why there is none."
-        run, genre = self.chosen.run, self.chosen.run.genres[shown.column]
-        self.cam.value = f"Looking for {html.escape(genre)} in {html.escape(shown.scored.ids[shown.row])} …"
-        image = fitted_images(run, shown.scored.split, [shown.row])
-        try:
-            cam = grad_cam(run.model, image, shown.column)[0]
-            reason = "" if cam.any() else why_empty(run.model, image, shown.column, genre)
-        except ConfigError as error:
-            self.cam.value = html.escape(str(error))
-            return
-        pixels = image[0].permute(1, 2, 0).numpy()
-        score, threshold = told_apart(shown.scored.scores[shown.row, shown.column], self.chosen.values[shown.column])
-        verdict = shown._replace(verdict=f"{genre} {score} (threshold {threshold})", color="#000000")
-        words = reason or f"where it sees {genre}: yellow most, violet nothing"
-        pair = [(_picture_of(pixels), verdict.lines(run.genres), "")]
-        pair.append((_picture_of(overlay(pixels, cam)), [(words, "#333333")], ""))
-        self.cam.value = render("pictures.html.jinja", rows=[{"title": "", "pictures": pair}], width=200)
+            shown = self.shown[int(key)]
+            self.cam.value = f"Looking at {html.escape(shown.scored.ids[shown.row])} …"
+            self.cam.value = _cam_html(self.chosen, shown)
 
 # %% ../../nbs/61_pages.evaluate.ipynb #49aa35f1
 class MistakesPanel(ipywidgets.VBox):
@@ -368,7 +383,7 @@ def _groups_panel(
     panel.show(groups)
     return panel
 
-
+# %% ../../nbs/61_pages.evaluate.ipynb #98994ddf
 class ReportPanel(ipywidgets.VBox):
     "Write the report of an evaluation."
 
@@ -383,7 +398,8 @@ class ReportPanel(ipywidgets.VBox):
         )
         self.message = ipywidgets.HTML()
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in evaluated.notes)
-        super().__init__([ipywidgets.HTML(f"<b>Notes</b><ul>{notes}</ul>"), self.button, self.message])
+        parts = [ipywidgets.HTML(f"<b>Notes</b><ul>{notes}</ul>"), self.button, self.message]
+        super().__init__(parts, layout={"align_items": "flex-start"})
         self.button.on_click(self.write)
 
     def write(self, button: Any = None) -> None:

@@ -109,9 +109,25 @@ class RunPicker(_PickerControls):
             self.make_button.disabled = False
         self.update()
 
+# %% ../../nbs/55_pages.picker.ipynb #6e6ce528
+def _take_steps(
+    steps: Iterator[None],
+) -> asyncio.Task | None:
+    "Take the steps one by one, and let the kernel handle messages in between; at once without an event loop."
+
+    async def between_messages() -> None:
+        for _ in steps:
+            await asyncio.sleep(0.02)
+
+    try:
+        return asyncio.get_running_loop().create_task(between_messages())
+    except RuntimeError:  # as in a test
+        list(steps)
+        return None
+
 # %% ../../nbs/55_pages.picker.ipynb #7f243461
 class GrowingPage(ipywidgets.VBox):
-    "Show the parts of a page as soon as they are ready, below a line that says what is being done."
+    "Show the parts of a page as soon as they are ready, below a line that describes what is being done."
 
     growing: ClassVar["GrowingPage | None"] = None  # a kernel builds one page at a time
 
@@ -122,14 +138,9 @@ class GrowingPage(ipywidgets.VBox):
     ):
         self.status = ipywidgets.Label("Loading …")
         super().__init__([self.status])
-        self.task, steps = None, self._steps(module, arguments)
         if GrowingPage.growing:
-            GrowingPage.growing.stop()
-        GrowingPage.growing = self
-        try:
-            self.task = asyncio.get_running_loop().create_task(self._between_messages(steps))
-        except RuntimeError:  # no event loop, as in a test
-            list(steps)
+            GrowingPage.growing.close()
+        GrowingPage.growing, self.task = self, _take_steps(self._steps(module, arguments))
 
     def _steps(self, module: str, arguments: tuple) -> Iterator[None]:
         "Add the parts one by one; show an error as text."
@@ -149,19 +160,10 @@ class GrowingPage(ipywidgets.VBox):
         "Show words above the parts; without words, take no room."
         self.status.value, self.status.layout.display = words, "" if words else "none"
 
-    async def _between_messages(self, steps: Iterator[None]) -> None:
-        "Take the steps one by one, and let the kernel handle messages in between."
-        for _ in steps:
-            await asyncio.sleep(0.02)
-
-    def stop(self) -> None:
-        "Stop growing."
-        if self.task:
-            self.task.cancel()
-
     def close(self) -> None:
         "Stop growing, and remove the page from the browser."
-        self.stop()
+        if self.task:
+            self.task.cancel()
         super().close()
 
 # %% ../../nbs/55_pages.picker.ipynb #2d5c23a1

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Judge', 'load_judge', 'read_picture', 'describe_model', 'reached', 'bars', 'DropZone', 'WherePanel', 'Judged',
-           'judge_picture', 'ResultPanel', 'TryPage', 'page_parts']
+           'judge_picture', 'ResultPanel', 'UploadsPanel', 'TryPage', 'page_parts']
 
 # %% ../../nbs/62_pages.try_it.ipynb #d6382611
 import base64
@@ -316,7 +316,7 @@ def _download_link(
     words = f"Download the results of {len(names)} poster{'s' if len(names) > 1 else ''} (CSV)"
     return f'<a class="pg-download" download="genres.csv" href="data:text/csv;base64,{content}">{words}</a>'
 
-
+# %% ../../nbs/62_pages.try_it.ipynb #0ccfbc0e
 class ResultPanel(ipywidgets.VBox):
     "The genres of one picture, and where they are seen, or a message."
 
@@ -348,10 +348,40 @@ class ResultPanel(ipywidgets.VBox):
         self.result.layout.display = None
 
 # %% ../../nbs/62_pages.try_it.ipynb #b445ff0f
+class UploadsPanel(ipywidgets.VBox):
+    "The uploads so far in a row, and the link to their results."
+
+    kept = 50  # number of uploads that stay on the page
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        chosen: Callable[[Judged], None],  # called when an upload is clicked
+    ):
+        self.predictor, self.chosen, self.results = predictor, chosen, []
+        self.row, self.download = ClickableHTML(self.click), ipywidgets.HTML()
+        self.row.layout = {"max_height": "250px", "overflow": "auto"}  # so that the result stays in sight
+        super().__init__([self.row, self.download])
+
+    def add(self, judged: Judged) -> None:
+        "Add an upload; show the row if there are several."
+        self.results, pictures = [*self.results, judged][-self.kept :], []
+        for number, judged in enumerate(self.results):
+            small = thumbnail(judged.picture, (90, 120)) if judged.picture else None
+            shown = Thumbnail(image_bytes(small, quality=80)) if small else Thumbnail(b"", "no picture")
+            pictures.append((shown, judged.lines(self.predictor), f"{number}"))
+        rows = [{"title": "", "pictures": pictures}] if len(pictures) > 1 else []
+        self.row.value = render("pictures.html.jinja", rows=rows, width=90)
+        self.download.value = _download_link(self.results, self.predictor)
+
+    def click(self, key: str) -> None:
+        "Pass on the upload that was clicked."
+        if key.isdecimal() and int(key) < len(self.results):
+            self.chosen(self.results[int(key)])
+
+# %% ../../nbs/62_pages.try_it.ipynb #2c012e15
 class TryPage(ipywidgets.VBox):
     "A page that takes posters and shows their genres."
-
-    kept = 50  # number of pictures that stay on the page
 
     def __init__(
         self,
@@ -360,15 +390,13 @@ class TryPage(ipywidgets.VBox):
         largest: float = 20,  # largest size of an upload, MB
         about: str = "",  # which model this is
     ):
-        self.judge, self.largest, self.results = judge, largest, []
-        self.zone, self.panel = DropZone(self.receive, largest), ResultPanel(judge)
+        self.judge, self.largest, self.panel = judge, largest, ResultPanel(judge)
+        self.zone, self.uploads = DropZone(self.receive, largest), UploadsPanel(judge.predictor, self.panel.show)
         options = [("choose an example", "")] + [(printable(path.name), path) for path in examples]
         self.example = ipywidgets.Dropdown(options=options, description="or", layout={"width": "320px"})
-        model = ipywidgets.HTML(f'<span class="pg-model">{escape(about)}</span>')
         limits = ipywidgets.HTML(f"<span>{', '.join(FORMATS)}; {largest:g} MB at most; nothing is stored</span>")
-        self.row, self.download = ClickableHTML(self.choose_result), ipywidgets.HTML()
         given = ipywidgets.HBox([self.zone, self.example], layout={"flex_flow": "row wrap", "align_items": "center"})
-        super().__init__([model, given, limits, self.row, self.download, self.panel])
+        super().__init__([ipywidgets.HTML(escape(about)), given, limits, self.uploads, self.panel])
         self.example.observe(self.choose_example, names="value")
         self.panel.say("Give one or more posters, or choose an example.")
         if examples:
@@ -377,15 +405,12 @@ class TryPage(ipywidgets.VBox):
     def receive(self, name: str, content: memoryview, size: int) -> None:
         "Take an upload, and keep its bytes only while they are read."
         self.example.value = ""
-        judged = self.judge_shown(name, partial(_read_upload, content, name, self.largest, size))
-        self.results = [*self.results, judged][-self.kept :]
-        self.show_row()
+        self.uploads.add(self.judge_shown(name, partial(_read_upload, content, name, self.largest, size)))
 
     def choose_example(self, change: dict[str, Any]) -> None:
         "Take an example."
         if path := change["new"]:
-            name = printable(path.name)
-            self.judge_shown(name, partial(read_picture, path, name))
+            self.judge_shown(printable(path.name), partial(read_picture, path, printable(path.name)))
 
     def judge_shown(self, name: str, read: Callable[[], Image.Image]) -> Judged:
         "Score a picture and show it."
@@ -393,22 +418,6 @@ class TryPage(ipywidgets.VBox):
         judged = judge_picture(self.judge, name, read)
         self.panel.show(judged)
         return judged
-
-    def show_row(self) -> None:
-        "Show the uploads so far, if there are several, and the link to their results."
-        pictures = []
-        for number, judged in enumerate(self.results):
-            small = thumbnail(judged.picture, (90, 120)) if judged.picture else None
-            shown = Thumbnail(image_bytes(small, quality=80)) if small else Thumbnail(b"", "no picture")
-            pictures.append((shown, judged.lines(self.judge.predictor), f"{number}"))
-        rows = [{"title": "", "pictures": pictures}] if len(pictures) > 1 else []
-        self.row.value = render("pictures.html.jinja", rows=rows, width=90)
-        self.download.value = _download_link(self.results, self.judge.predictor)
-
-    def choose_result(self, key: str) -> None:
-        "Show a picture of the row again."
-        if key.isdecimal() and int(key) < len(self.results):
-            self.panel.show(self.results[int(key)])
 
 # %% ../../nbs/62_pages.try_it.ipynb #03378c89
 def page_parts(

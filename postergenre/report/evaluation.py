@@ -20,6 +20,20 @@ from ..machine import is_watched
 from ..metrics.metrics import describe_evaluable
 from ..model.attribution import grad_cam, mean_maps, why_empty
 from ..params import EvaluateParams
+from .plots import compact, plot_genre_table
+from postergenre.report.predictions import (
+    FinishedRun,
+    Predictions,
+    Thresholds,
+    choose_thresholds,
+    open_finished,
+    save_thresholds,
+    scores_of_split,
+    stored_thresholds,
+)
+from ..train.setup import check_single_process
+
+# %% ../../nbs/52_report.evaluation.ipynb #8ce0b661
 from postergenre.report.figures import (
     all_figures,
     cam_choice,
@@ -36,18 +50,6 @@ from postergenre.report.figures import (
     plot_precision_recall,
     stops_at_most,
 )
-from .plots import compact, plot_genre_table
-from postergenre.report.predictions import (
-    FinishedRun,
-    Predictions,
-    Thresholds,
-    choose_thresholds,
-    open_finished,
-    save_thresholds,
-    scores_of_split,
-    stored_thresholds,
-)
-from ..train.setup import check_single_process
 
 # %% ../../nbs/52_report.evaluation.ipynb #7cb3b4ed
 def replaced_evaluation(
