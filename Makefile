@@ -1,11 +1,12 @@
 # make demo   the whole chain on demo posters, results in runs/
 # make test   every chapter, every job, and the tests
 # make app    a web page on this machine that takes a poster and shows its genres: make app MODEL=runs/full/model.ts
+# make tidy   list what could be removed from runs/, and remove it after asking
 # make bench  the benchmark against fastai, torch, timm and Lightning; an hour or more on two CPU cores
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: demo test bench install lab app
+.PHONY: demo test bench install lab app tidy
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -69,6 +70,9 @@ $(PEERS)/.installed: bench/peers.txt
 	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
 	$(PEERS)/bin/python -m pip install --quiet -r bench/peers.txt
 	touch $@
+
+tidy: install
+	@python -c "from postergenre.tidy import tidy; tidy()"
 
 lab: install
 	jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.tornado_settings='{"websocket_max_message_size": 536870912}' nbs/index.ipynb

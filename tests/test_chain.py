@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from conftest import ROOT
 
-TRAINED = ("params.yaml", "metrics.csv", "model.best.pth", "model.last.pth", "model.storage.json", "summary.json",
+TRAINED = ("params.yaml", "metrics.csv", "model.best.pth", "model.storage.json", "summary.json",
            "train_df.csv", "valid_df.csv", "test_df.csv", "test_predictions.csv", "audit.csv")  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def test_03_the_average_is_the_accepted_one_with_its_own_batch_norm_and_whole_co
 def test_04_frozen_layers_and_their_batch_norm_statistics_stay_still(chain):
     from postergenre.model.classifier import create_model
 
-    head, full = (checkpoint(chain / stage / "model.last.pth")["model"] for stage in ("head", "full"))
+    head, full = (checkpoint(chain / stage / "model.best.pth")["model"] for stage in ("head", "full"))
     pretrained = create_model("tf_efficientnet_lite0", 8, (64, 48)).state_dict()
     backbone = [name for name in pretrained if name.startswith("backbone.")]
     assert all(torch.equal(head[name], pretrained[name]) for name in backbone)

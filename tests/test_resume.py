@@ -10,7 +10,13 @@ import pytest
 import torch
 from conftest import ROOT, SMALL
 
-LONG = {**SMALL, "n_epochs": 6, "ema_decay": 0.9, "model_kwargs": {"drop_rate": 0.2, "drop_path_rate": 0.1}}
+LONG = {
+    **SMALL,
+    "n_epochs": 6,
+    "ema_decay": 0.9,
+    "model_kwargs": {"drop_rate": 0.2, "drop_path_rate": 0.1},
+    "keep": "all",
+}
 
 
 def kill_after_first_epoch(line: list[str], environment: dict, folder) -> None:

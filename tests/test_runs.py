@@ -42,7 +42,7 @@ def trained(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RUNS_PATH", str(place))
         patch.delenv("ROOT_PATH", raising=False)
-        train_run(make_params(SMALL))
+        train_run(make_params({**SMALL, "keep": "all"}))
         average_run(make_params(SMALL))
         export_run(make_params(SMALL))
     return place

@@ -89,10 +89,14 @@ _STEP = 0.001  # smallest change of a threshold moved by hand
 _WIDE = {"description_width": "initial"}
 
 
-def _threshold_slider() -> ipywidgets.FloatSlider:
+def _threshold_slider(
+    moved: Callable[[Any], None],  # called with each change
+) -> ipywidgets.FloatSlider:
     "Create the slider of one genre."
     given = {"readout_format": ".3f", "description": "threshold", "layout": {"width": "480px"}, "style": _WIDE}
-    return ipywidgets.FloatSlider(max=1, step=_STEP, **given)
+    slider = ipywidgets.FloatSlider(max=1, step=_STEP, **given)
+    slider.observe(moved, names="value")
+    return slider
 
 
 def _count_texts(
@@ -128,13 +132,11 @@ class ThresholdPanel(ipywidgets.VBox):
     ):
         self.chosen, self.changed, self.figure = chosen, changed, ThresholdFigure()
         self.genre = _genre_choice(chosen)
-        self.sliders = [_threshold_slider() for _ in chosen.run.genres]  # a late message still reaches the right genre
+        self.sliders = [_threshold_slider(self.move) for _ in chosen.run.genres]  # late messages reach the right genre
         self.moving, self.counts = ipywidgets.HBox([self.genre]), ipywidgets.HTML()
         self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width="760px"))
         super().__init__([self.moving, self.counts, self.image])
         self.genre.observe(self.show_genre, names="value")
-        for slider in self.sliders:
-            slider.observe(self.move, names="value")
 
     def show_genre(self, change: Any = None) -> None:
         "Show the chosen genre."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['versions', 'plain_state', 'save_plain', 'save_checkpoint', 'load_plain', 'load_checkpoint', 'find_checkpoint',
-           'model_of', 'Storage', 'stored_checkpoints']
+           'model_of', 'Storage', 'stored_checkpoints', 'spare_checkpoints']
 
 # %% ../../nbs/32_train.checkpoints.ipynb #6dad264a
 import pickle
@@ -222,6 +222,20 @@ def stored_checkpoints(
         paths = [folder / entry["file"] for entry in entries]
     except (TypeError, KeyError):
         raise ConfigError(f"runs/{folder.name}/{index.name} is damaged: it names no files. {RETRAIN}") from None
+    if not (folder / "checkpoints").is_dir():
+        raise ConfigError(
+            f"runs/{folder.name} keeps only its best checkpoint. To average several, train it with `keep: averaging`, "
+            "and with `overwrite: true` if it has to have the same name."
+        )
     if missing := [str(path.relative_to(folder)) for path in paths if not path.is_file()]:
         raise ConfigError(f"runs/{folder.name} lacks {', '.join(missing)}, which {index.name} names. {RETRAIN}")
     return paths
+
+# %% ../../nbs/32_train.checkpoints.ipynb #92ba957f
+def spare_checkpoints(
+    folder: Path,  # of a finished run
+    keep: str,  # best, averaging or all
+) -> list[Path]:
+    "Return the checkpoints that a finished run need not keep: files, and the folder of the best few."
+    names = {"best": ["model.last.pth", "checkpoints"], "averaging": ["model.last.pth"], "all": []}[keep]
+    return [folder / name for name in names if (folder / name).exists()]

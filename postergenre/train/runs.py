@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from ..config import read_params_file
 from ..errors import ConfigError, as_config_errors, nearest
 from ..machine import is_job
-from ..params import EvaluateParams, Params, RunJobParams
+from ..params import SMOKE_RUNS, EvaluateParams, Params, RunJobParams
 from ..paths import as_write_errors, resolve_path, runs_path, write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -185,10 +185,9 @@ def lock_run(
     folder: Path,  # runs/<experiment_name>
     patience: float = 120,  # wait for another process, seconds
 ) -> FileLock:
-    "Lock a run for this process and finish replacements; raise `ConfigError` if another process keeps the lock."
+    "Lock a run, new or old, and finish replacements; raise `ConfigError` if another process keeps the lock."
     with as_write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock_file(folder).parent.mkdir(exist_ok=True)
+        lock_file(folder).parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(lock_file(folder), is_singleton=True)  # a process may lock a run twice
         try:
             lock.acquire(timeout=patience)
@@ -322,22 +321,21 @@ def check_finished(
     A missing smoke run is no error for jobs that train it."""
     if params.experiment_name is None:
         _require_choice()
-    elif isinstance(params, EvaluateParams) or params.experiment_name != Params().experiment_name:
+    elif isinstance(params, EvaluateParams) or params.experiment_name not in SMOKE_RUNS:
         require_finished(params.experiment_name)
 
 # %% ../../nbs/22_train.runs.ipynb #a3e10012
 def set_aside(
     folder: Path,  # folder of a run that this process has locked
 ) -> None:
-    "Move a run to runs/.replaced by one rename and print where; do nothing if the folder is empty."
-    if not any(folder.iterdir()):
+    "Move a run to runs/.replaced by one rename and print where; do nothing if it does not exist or is empty."
+    if not folder.is_dir() or not any(folder.iterdir()):
         return
     places = (folder.parent / ".replaced" / folder.name / str(number) for number in itertools.count(1))
     place = next(place for place in places if not place.exists())
     with as_write_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         os.rename(folder, place)
-        folder.mkdir()
     print(
         f"The earlier runs/{folder.name} was moved to runs/{place.relative_to(folder.parent)}. It is removed when the "
         "new run is finished."

@@ -32,6 +32,7 @@ from ..metrics.metrics import METRICS
 from ..model.classifier import best_precision, create_model, keep_freed_memory
 from ..params import Params
 from .callbacks import Run, create_callbacks
+from .checkpoints import load_checkpoint
 from .features import StoredFeatures, is_backbone_frozen, stored_features
 from .losses import balanced_pos_weight, create_loss
 from .runs import mark_run, release, replace_files, set_aside
@@ -156,8 +157,10 @@ def create_run(
             params.model_name, len(data.genres), tuple(params.img_size), pretrained, params.model_kwargs, prevalence
         )
     run = Run(params, folder, data, model, accelerator=accelerator, callbacks=create_callbacks(params.callbacks))
-    if state:
+    if state and "model" in state:
         model.load_state_dict(state["model"])
+    elif state:  # finished, and only the best checkpoint was kept
+        model.load_state_dict(load_checkpoint(folder / "model.best.pth")["model"])
     else:
         load_start(run)
     for callback in run.callbacks:

@@ -6,6 +6,7 @@
 __all__ = ['describe_split', 'save_predictions', 'finalize', 'train_run', 'ensure_smoke_run', 'finished_run']
 
 # %% ../../nbs/40_train.training.ipynb #5cc71bc8
+import shutil
 import time
 import warnings
 from pathlib import Path
@@ -21,10 +22,10 @@ from ..data.split import Data
 from ..errors import ConfigError
 from ..metrics.intervals import confidence_interval
 from ..metrics.metrics import describe_evaluable, evaluable_genres, genre_table, summary_metrics
-from ..params import Params, RunJobParams
+from ..params import SMOKE_RUNS, Params, RunJobParams
 from ..paths import write_atomically, write_json
 from .callbacks import Evaluation, Run
-from .checkpoints import load_checkpoint, model_of, versions
+from .checkpoints import load_checkpoint, model_of, spare_checkpoints, versions
 from .loop import evaluate, fit
 from postergenre.train.runs import (
     RETRAIN,
@@ -40,7 +41,7 @@ from postergenre.train.runs import (
     require_finished,
 )
 from .setup import prepare
-from .state import differences_that_matter
+from .state import differences_that_matter, shrink_state
 
 # %% ../../nbs/40_train.training.ipynb #d821e87e
 def describe_split(
@@ -104,6 +105,7 @@ def finalize(
     run.accelerator.wait_for_everyone()
     summary = read_json(run.folder / SUMMARY, "valid", "best_epoch", "epochs", "stopped")
     if run.is_main:
+        _discard_spare_files(run.folder, summary.get("keep", "all"))
         remove_replaced(run.folder)
     release(run.lock)
     return summary
@@ -150,6 +152,17 @@ def _write_summary(
             write_json(files / SUMMARY, _summary_of(run, best_epoch, began) | {"stored_features": stored, **metrics})
         mark_run(run.folder, "finished")
 
+# %% ../../nbs/40_train.training.ipynb #9f9c2d0c
+def _discard_spare_files(
+    folder: Path,  # of a finished run
+    keep: str,  # as its summary records it; runs of earlier versions keep everything
+) -> None:
+    "Remove what `keep` does not ask for: the optimizer's state and spare checkpoints."
+    if keep != "all":
+        shrink_state(folder)
+    for path in spare_checkpoints(folder, keep):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
 # %% ../../nbs/40_train.training.ipynb #18a00006
 def _summary_of(
     run: Run,
@@ -163,6 +176,7 @@ def _summary_of(
         "epochs": run.epoch,
         "stopped": run.stop or None,
         "best_epoch": best_epoch,
+        "keep": run.params.keep,
         "start": run.start,
         "precision": run.accelerator.mixed_precision,
         "valid_metric": run.params.valid_metric,
@@ -202,8 +216,8 @@ def ensure_smoke_run(
     training = training if isinstance(training, Params) else Params()
     folder = run_folder(params or training)
     _complete_replacement(folder)
-    if folder.name == Params().experiment_name and not is_finished(folder):
-        train_run(training)
+    if folder.name in SMOKE_RUNS and not is_finished(folder):
+        train_run(training.model_copy(update=SMOKE_RUNS[folder.name]))
 
 # %% ../../nbs/40_train.training.ipynb #cc83b615
 def finished_run(
