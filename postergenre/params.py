@@ -373,9 +373,7 @@ class ExploreParams(Schema):
 class EvaluateParams(Schema):
     "Parameters of the job `evaluate`."
 
-    experiment_name: str | None = _parameter(
-        None, "finished run to evaluate: a folder below runs/; none: chosen on the page", pattern=_RUN_NAME
-    )
+    experiment_name: str | None = _parameter(None, "finished run in runs/; none: chosen on the page", pattern=_RUN_NAME)
     weights: Literal["auto", "best", "last", "swa", "model.ts", "model.pt2", "model.onnx", "model.int8.onnx"] = (
         _parameter(
             "auto",
