@@ -27,9 +27,9 @@ def opened(lab, page, shots, chain):
 
 def test_the_page_opens_the_newest_run_without_code(page, opened, chain):
     choice = page.locator(".widget-dropdown select").first
-    assert choice.locator("option").first.inner_text().startswith("full (")
+    assert choice.locator("option").first.inner_text().split()[0] == "full"
     assert page.get_by_text("validation posters of runs/full").count() == 1
-    assert not page.get_by_text("read_parameters").is_visible()  # the code is collapsed
+    assert not page.get_by_text("globals()").is_visible()  # the code is collapsed
     assert page.locator(".pg-counts").bounding_box()["y"] < 800
     assert not (chain / "full" / "evaluation.json").exists()  # nothing is written unasked
     choice.select_option(index=1)
