@@ -1,12 +1,13 @@
 # make demo   the whole chain on demo posters, results in runs/
 # make test   every chapter, every job, and the tests
 # make app    a web page on this machine that takes posters and shows their genres: make app MODEL=runs/full/model.ts
+# make book   the chapters with their outputs as a site in _book/; a few minutes
 # make tidy   list what could be removed from runs/, and remove it after asking
 # make bench  the benchmark against fastai, torch, timm and Lightning; an hour or more on two CPU cores
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: demo test bench install lab app tidy
+.PHONY: demo test book bench install lab app tidy
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -60,6 +61,20 @@ test: install
 	grep -q 'Success' "$$RUNS_PATH/nbdev_test.log" # it exits 0 where it found no notebook at all
 	python -m pytest
 
+# nothing is executed or fetched; a warning, such as a link to nowhere, is an error
+book: $(VENV)/.installed-book
+	@python book/prepare.py build/book/source
+	python -m sphinx --quiet --fail-on-warning --keep-going --jobs 2 --doctree-dir build/book/doctrees --conf-dir book \
+		build/book/source build/book/site
+	rm -rf _book
+	cp -r build/book/site _book
+	echo 'The book is in _book/; open _book/index.html'
+
+$(VENV)/.installed-book: $(INSTALLED)
+	@echo 'Installing Sphinx into $(VENV)'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,book]'
+	touch $@
+
 # fastai and Lightning have an environment of their own; without ROOT_PATH all are measured on demo posters
 bench: install $(PEERS)/.installed
 	@papermill --log-output --no-progress-bar nbs/bench.ipynb runs/bench.ipynb -f params/bench.yaml
@@ -72,7 +87,7 @@ $(PEERS)/.installed: bench/peers.txt
 	touch $@
 
 tidy: install
-	@python -c "from postergenre.tidy import tidy; tidy()"
+	@python -m postergenre tidy
 
 lab: install
 	jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.tornado_settings='{"websocket_max_message_size": 536870912}' nbs/index.ipynb

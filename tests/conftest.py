@@ -1,6 +1,7 @@
 """What the tests share: a runs folder, papermill as a user calls it, and one whole chain at small scale."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -69,19 +70,33 @@ def papermill(command, environment):
 
 
 @pytest.fixture(scope="session")
-def chain(papermill, runs) -> Path:
-    "The stages of the README, in that order, with the project's params files at small scale; returns the runs folder."
-    stages = [
-        ("lr_find", "lrf_head", "lrf_head", {"experiment_name": "lrf_head", "lrf_iterations": 14}),
-        ("train", "head", "head", {}),
-        ("lr_find", "lrf_full", "lrf_full", {"experiment_name": "lrf_full", "lrf_iterations": 14}),
-        ("train", "full", "full", {}),
-        ("swa", "full_swa", "full", {}),
-        ("to_torchscript", "full_ts", "full", {}),
-    ]
-    for job, output, params_file, values in stages:
-        done = papermill(job, output, params_file, **{**SMALL, **values})
-        assert done.returncode == 0, f"{job} -f params/{params_file}.yaml:\n{done.stderr[-3000:]}"
+def as_printed(environment, runs, tmp_path_factory):
+    "Runs a command of the README in a shell, with small values for what it leaves open; returns the finished process."
+
+    def run(command: list[str], runs: Path = runs, **values) -> subprocess.CompletedProcess:
+        project = tmp_path_factory.mktemp("project")
+        for name, target in (("nbs", ROOT / "nbs"), ("params", ROOT / "params"), ("runs", runs)):
+            (project / name).symlink_to(target)
+        line = shlex.join([*command, *(["-y", repr(values)] if values else [])])
+        env = {**environment, "RUNS_PATH": str(runs), "PATH": f"{BIN}:{os.environ['PATH']}"}
+        done = subprocess.run(line, shell=True, cwd=project, env=env, capture_output=True, text=True, timeout=600)
+        for path in project.glob("*.csv"):
+            path.rename(runs / path.name)
+        assert done.returncode == 0, f"{line}:\n{done.stderr[-3000:]}"
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def chain(as_printed, runs) -> Path:
+    "The README's commands that train, average and export, in that order, at small scale; returns the runs folder."
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    commands = [shlex.split(line) for line in lines if line.startswith("papermill ")]
+    jobs = {"lr_find": {**SMALL, "lrf_iterations": 14}, "train": SMALL, "swa": SMALL, "to_torchscript": SMALL}
+    for command in commands:
+        if (job := Path(command[1]).stem) in jobs:
+            as_printed(command, **jobs[job])
     return runs
 
 

@@ -1,4 +1,4 @@
-"""The READMEs' commands are real, and the results stand in the form that `postergenre.report.comparison` writes.
+"""The commands of the README and of docs/ are real, and the results are a table of `report.comparison`.
 
 Whether the figures are those of a run, no test can tell: that takes real posters.
 """
@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -21,15 +22,16 @@ from postergenre.report.comparison import markdown, results_table
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BENCH_README = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
-COMMANDS, BENCH_COMMANDS = (
+DOCS = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+COMMANDS, OTHER_COMMANDS = (
     [shlex.split(line) for line in text.splitlines() if line.startswith("papermill ")]
-    for text in (README, BENCH_README)
+    for text in (README, "\n".join([BENCH_README, *DOCS.values()]))
 )
 
 
 def test_the_commands_name_notebooks_params_and_parameters_that_exist():
-    assert len(COMMANDS) >= 7 and len(BENCH_COMMANDS) >= 3
-    for command in COMMANDS + BENCH_COMMANDS:
+    assert len(COMMANDS) == 9 and len(OTHER_COMMANDS) >= 6
+    for command in COMMANDS + OTHER_COMMANDS:
         notebook = ROOT / command[1]
         assert notebook.is_file(), notebook
         schema = SCHEMAS.get(notebook.stem, Params)
@@ -44,18 +46,48 @@ def test_the_commands_name_notebooks_params_and_parameters_that_exist():
 
 def test_the_stages_come_in_their_order():
     jobs = [command[1].removeprefix("nbs/").removesuffix(".ipynb") for command in COMMANDS]
-    assert jobs[:9] == "audit lr_find train lr_find train swa evaluate to_torchscript predict".split()
+    assert jobs == "audit lr_find train lr_find train swa evaluate to_torchscript predict".split()
+
+
+def test_the_other_commands_do_what_is_printed(chain, as_printed, tmp_path):
+    "What the chain leaves out: the audit, the evaluation and a prediction, on a copy of the run."
+    shutil.copytree(chain / "full", tmp_path / "full")
+    (tmp_path / "demo_posters_200").symlink_to(chain / "demo_posters_200")
+    images = tmp_path / "five"
+    images.mkdir()
+    for path in sorted((chain / "demo_posters_200" / "Images").iterdir())[:5]:
+        shutil.copy(path, images)
+    audit, evaluation, prediction = (COMMANDS[number] for number in (0, 6, 8))
+    assert "200" in as_printed(audit, tmp_path, n_demo_posters=200).stderr
+    assert "macro AP" in as_printed(evaluation, tmp_path).stderr
+    assert (tmp_path / "full" / "report.html").is_file()
+    as_printed([str(images) if word == "FOLDER" else word for word in prediction], tmp_path)
+    assert len(pd.read_csv(tmp_path / "predictions.csv")) == 5
 
 
 def test_make_knows_the_targets():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    named = set(re.findall(r"make (\w+)", README + BENCH_README)) - {"sure"}
-    assert {"demo", "test", "bench"} <= named <= targets
+    named = set(re.findall(r"`make (\w+)|^make (\w+)", README + BENCH_README + "".join(DOCS.values()), re.M))
+    named = {one or other for one, other in named}
+    assert {"demo", "test", "bench", "lab", "book", "tidy", "app"} <= named <= targets
+
+
+def test_the_front_page_is_short_and_its_links_lead_somewhere():
+    assert len(README.split()) < 900
+    for name, text in {"README": README, **{f"docs/{name}": text for name, text in DOCS.items()}}.items():
+        for address in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert (ROOT / name).parent.joinpath(address).exists(), f"{name}.md links to {address}"
+
+
+def test_the_result_on_the_front_page_is_that_of_the_table():
+    sentence = README.split("**macro AP of ")[1].split("Each figure")[0]
+    value, low, high, floor = re.findall(r"0\.\d{3}", sentence)
+    assert f"| {value} ({low} to {high}) | {floor} |" in DOCS["results"]
 
 
 def test_the_results_are_a_table_as_the_report_writes_it(tmp_path):
     name = "results on real posters"
-    part = README.split(f"<!-- {name} -->\n")[1].split(f"\n<!-- end of {name} -->")[0]
+    part = DOCS["results"].split(f"<!-- {name} -->\n")[1].split(f"\n<!-- end of {name} -->")[0]
     header, _, *rows = [line.strip("| ").split(" | ") for line in part.splitlines()]
     table = pd.DataFrame(rows, columns=header).set_index("run")
     assert markdown(table) == part
@@ -77,7 +109,9 @@ def test_the_demo_uses_its_own_posters_and_fails_where_it_does_not_learn():
 
 def test_the_files_named_are_those_that_a_run_leaves(chain):
     named = set(
-        re.findall(r"`([\w.]+\.(?:csv|json|yaml|pth|ts|pt2|onnx))`", README.split("## Output files")[1].split("##")[0])
+        re.findall(
+            r"`([\w.]+\.(?:csv|json|yaml|pth|ts|pt2|onnx))`", DOCS["stages"].split("## Output files")[1].split("##")[0]
+        )
     )
     made = {path.name for stage in ("full", "lrf_full") for path in (chain / stage).iterdir()}
     elsewhere = {"thresholds.json", "evaluation.json"}  # tests/test_evaluate.py sees them written

@@ -12,7 +12,14 @@ from conftest import ROOT
 
 SOURCES = sorted(path for path in (ROOT / "postergenre").rglob("*.py") if path.name != "_modidx.py")
 NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"))
-TEXTS = sorted([ROOT / "README.md", *(ROOT / "bench").rglob("*.md"), *(ROOT / "params").glob("*.yaml")])
+TEXTS = sorted(
+    [
+        ROOT / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "bench").rglob("*.md"),
+        *(ROOT / "params").glob("*.yaml"),
+    ]
+)
 KINDS = (tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", None))  # the last: Python 3.12
 VERBS = set((ROOT / "tests" / "verbs.txt").read_text(encoding="utf-8").split())
 STILTED = {  # pattern: what to write instead

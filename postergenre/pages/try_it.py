@@ -393,7 +393,7 @@ class TryPage(ipywidgets.VBox):
         self.judge, self.largest, self.panel = judge, largest, ResultPanel(judge)
         self.zone, self.uploads = DropZone(self.receive, largest), UploadsPanel(judge.predictor, self.panel.show)
         options = [("choose an example", "")] + [(printable(path.name), path) for path in examples]
-        self.example = ipywidgets.Dropdown(options=options, description="or", layout={"width": "320px"})
+        self.example = ipywidgets.Dropdown(options=options, description="or", style={"description_width": "initial"})
         limits = ipywidgets.HTML(f"<span>{', '.join(FORMATS)}; {largest:g} MB at most; nothing is stored</span>")
         given = ipywidgets.HBox([self.zone, self.example], layout={"flex_flow": "row wrap", "align_items": "center"})
         super().__init__([ipywidgets.HTML(escape(about)), given, limits, self.uploads, self.panel])

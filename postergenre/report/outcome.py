@@ -16,7 +16,7 @@ from ..train.runs import SUMMARY, read_json
 
 # %% ../../nbs/54_report.outcome.ipynb #fc2b9f61
 NEXT = {  # job: the commands that may follow, for a run called {name} in the folder {runs}
-    "lr_find": ["make lab  # then open nbs/pick_lr.ipynb, pick the range and write it into a params file"],
+    "lr_find": ["jupyter lab nbs/pick_lr.ipynb  # run all cells, pick the range and write it into a params file"],
     "train": [
         "papermill nbs/evaluate.ipynb {run}_evaluate.ipynb -r experiment_name {name}",
         "papermill nbs/to_torchscript.ipynb {run}_ts.ipynb -r experiment_name {name}",
