@@ -38,15 +38,24 @@ FILLED = {  # template -> values, and how often the name is shown
         },
         4,
     ),
+    "poster.html.jinja": (
+        {
+            "tile": TILE | {"path": HOSTILE},
+            "picture": NO_PICTURE,
+            "place": HOSTILE,
+            "run": HOSTILE,
+            "colors": COLORS,
+            "scores": [{"genre": HOSTILE, "score": 0.5, "has": True}],
+        },
+        7,
+    ),
+    "parameters.html.jinja": ({"rows": [{"name": HOSTILE, "value": HOSTILE, "changed": True}], "n_changed": 1}, 2),
+    "result.html.jinja": (
+        {"name": HOSTILE, "notes": [HOSTILE], "rows": [{"split": HOSTILE, "missing": HOSTILE}]},
+        4,
+    ),
     "run_links.html.jinja": (
         {"rows": [{"name": HOSTILE, "job": "", "state": "", "score": "", "baseline": "", "links": {HOSTILE: HOSTILE}}]},
-        3,
-    ),
-    "runs_table.html.jinja": (
-        {
-            "columns": [{"name": HOSTILE, "is_number": False, "cells": [("short", HOSTILE), (HOSTILE, HOSTILE)]}],
-            "n_rows": 2,
-        },
         3,
     ),
     "verdict.html.jinja": ({"texts": [HOSTILE]}, 1),

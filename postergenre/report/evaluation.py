@@ -10,6 +10,7 @@ __all__ = ['replaced_evaluation', 'check_replaced', 'Evaluated', 'title_of', 'St
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,7 @@ from postergenre.report.figures import (
     plot_mistakes,
     plot_precision_recall,
     stops_at_most,
+    uncertain_genres,
 )
 
 # %% ../../nbs/52_report.evaluation.ipynb #7cb3b4ed
@@ -207,21 +209,23 @@ def cam_steps(
     except ConfigError as error:  # not a convolutional network, or only one position
         yield Step("", note=str(error))
 
-# %% ../../nbs/52_report.evaluation.ipynb #b501c3a9
-_DRAWN = {
-    "Average precision of each genre": lambda shown, genres, table: plot_genre_table(table),
-    "Precision over recall, the AP in the title; the dot is at the threshold": plot_precision_recall,
-    "Calibration, the expected error in the title; large dots stand for many posters": plot_calibration,
-}
-
 # %% ../../nbs/52_report.evaluation.ipynb #ebbc4da9
 def figure_steps(
     evaluated: Evaluated,
 ) -> Iterator[Step]:
-    "Yield AP, curves and calibration."
-    for title, draw in _DRAWN.items():
+    "Yield AP, curves and calibration of genres that are not uncertain."
+    shown, genres, table = evaluated.shown, evaluated.run.genres, evaluated.table
+    left_out = uncertain_genres(table)
+    certain, draw = table.drop(index=list(left_out)), {}
+    if len(certain):
+        draw["Average precision of each genre"] = partial(plot_genre_table, table, left_out)
+        title = "Precision over recall, the AP in the title; the dot is at the threshold"
+        draw[title] = partial(plot_precision_recall, shown, genres, certain)
+    title = "Calibration, the expected error in the title; large dots stand for many posters"
+    draw[title] = partial(plot_calibration, shown, genres, certain)
+    for title, plot in draw.items():
         yield Step(title)
-        yield Step(title, compact(draw(evaluated.shown, evaluated.run.genres, evaluated.table), 128).data)
+        yield Step(title, compact(plot(), 128).data)
 
 # %% ../../nbs/52_report.evaluation.ipynb #4a708213
 def poster_groups(

@@ -104,6 +104,8 @@ def finalize(
         _write_summary(run, best, checkpoint["meta"]["epoch"], began)
     run.accelerator.wait_for_everyone()
     summary = read_json(run.folder / SUMMARY, "valid", "best_epoch", "epochs", "stopped")
+    for callback in () if finished else run.callbacks:
+        callback.on_results(run, summary)
     if run.is_main:
         _discard_spare_files(run.folder, summary.get("keep", "all"))
         remove_replaced(run.folder)
