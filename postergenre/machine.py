@@ -74,7 +74,7 @@ def is_watched() -> bool:
     "Return True if a person runs this notebook and can answer questions."
     return bool(getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False))
 
-
+# %% ../nbs/05_machine.ipynb #adaf73c5
 def is_job() -> bool:
     "Return True in a kernel in which nobody can answer questions, as in a papermill job."
     return hasattr(get_ipython(), "kernel") and not is_watched()

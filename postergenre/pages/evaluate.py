@@ -88,7 +88,7 @@ class ChosenThresholds:
 _STEP = 0.001  # smallest change of a threshold moved by hand
 _WIDE = {"description_width": "initial"}
 
-
+# %% ../../nbs/61_pages.evaluate.ipynb #98b72d75
 def _threshold_slider(
     moved: Callable[[Any], None],  # called with each change
 ) -> ipywidgets.FloatSlider:
@@ -98,7 +98,7 @@ def _threshold_slider(
     slider.observe(moved, names="value")
     return slider
 
-
+# %% ../../nbs/61_pages.evaluate.ipynb #10f3ef28
 def _count_texts(
     at: dict[str, Any],  # from `ThresholdCounts`
     threshold: float,
@@ -225,7 +225,7 @@ class Shown(NamedTuple):
         last = [(", ".join(true) or "no genre", "#333333"), (self.scored.ids[self.row], "#666666")]
         return [(self.verdict, self.color), *last]
 
-
+# %% ../../nbs/61_pages.evaluate.ipynb #39dbc43a
 def _picture_of(
     image: np.ndarray,  # (height, width, 3) uint8
 ) -> Thumbnail:
@@ -351,7 +351,7 @@ _NAMES = {
     "counted": "in the averages",
 }  # fmt: skip
 
-
+# %% ../../nbs/61_pages.evaluate.ipynb #a4cb9892
 def _table_panel(
     table: pd.DataFrame,  # of metrics or of genres
 ) -> ipywidgets.HTML:
@@ -360,7 +360,7 @@ def _table_panel(
     text = shown.to_html(classes="pg-table", border=0, float_format="{:.3f}".format, na_rep="-")
     return ipywidgets.HTML(text)  # the stylesheet comes with the panels
 
-
+# %% ../../nbs/61_pages.evaluate.ipynb #89c4223a
 def _picture_panel(
     step: Step,  # a picture
 ) -> ipywidgets.VBox:

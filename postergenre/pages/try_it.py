@@ -131,7 +131,7 @@ def _measured(
     sure = f"95 % interval {interval['low']:.3f} to {interval['high']:.3f}; " if interval.get("low") is not None else ""
     return f"macro AP {figures['macro_ap']:.3f} on {posters} ({sure}no-skill baseline {figures['macro_ap_floor']:.3f})"
 
-
+# %% ../../nbs/62_pages.try_it.ipynb #dcbdd720
 def describe_model(
     path: Path,  # .ts, .pt2, .onnx or .pth
 ) -> str:
@@ -270,7 +270,7 @@ class WherePanel(ipywidgets.VBox):
 # %% ../../nbs/62_pages.try_it.ipynb #96ec303c
 _KEPT_SIDE = 1000  # pixels; enough for the page and for a map
 
-
+# %% ../../nbs/62_pages.try_it.ipynb #7159b8aa
 @dataclass(frozen=True)
 class Judged:
     "A picture and its scores, or why it could not be read."
@@ -287,7 +287,7 @@ class Judged:
         genres = ", ".join(predictor.genres[n] for n in reached(self.scores, predictor)) or "no genre"
         return [(shorten(self.name, 40), "#333333"), (genres, "#000000")]
 
-
+# %% ../../nbs/62_pages.try_it.ipynb #f81f4e07
 def judge_picture(
     judge: Judge,
     name: str,

@@ -287,7 +287,7 @@ def mistake_steps(
         figure = plot_mistakes(evaluated.shown, pairs, evaluated.run.genres, evaluated.thresholds.values)
         yield Step(title, photo(figure).data)
 
-
+# %% ../../nbs/52_report.evaluation.ipynb #8ca0bdfc
 def picture_steps(
     evaluated: Evaluated,  # from `score_run`
     params: EvaluateParams,

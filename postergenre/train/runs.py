@@ -324,7 +324,7 @@ def _require_choice(
             + (f"Newest finished runs: {newest}." if newest else f"{runs_path()} contains none; train one first.")
         )
 
-
+# %% ../../nbs/22_train.runs.ipynb #c100af0d
 def check_finished(
     params: RunJobParams | EvaluateParams,
 ) -> None:
