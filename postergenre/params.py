@@ -373,7 +373,7 @@ class ExploreParams(Schema):
 class EvaluateParams(Schema):
     "Parameters of the job `evaluate`."
 
-    experiment_name: str = _parameter("smoke", "finished run to evaluate: a folder below runs/", pattern=_RUN_NAME)
+    experiment_name: str | None = _parameter(None, "finished run in runs/; none: chosen on the page", pattern=_RUN_NAME)
     weights: Literal["auto", "best", "last", "swa", "model.ts", "model.pt2", "model.onnx", "model.int8.onnx"] = (
         _parameter(
             "auto",
@@ -401,7 +401,7 @@ class TryParams(Schema):
     "Parameters of the page `try_it`."
 
     model: str | None = _parameter(
-        None, "exported model (.ts, .pt2, .onnx) or checkpoint (.pth); none: the model of the smoke run", min_length=1
+        None, "exported model (.ts, .pt2, .onnx) or checkpoint (.pth); none: chosen on the page", min_length=1
     )
     examples: str | None = _parameter(None, "folder with pictures to choose from; none: demo posters", min_length=1)
     largest_upload: Number = _parameter(20, "largest size of an uploaded picture", "MB", gt=0, le=100)

@@ -32,8 +32,11 @@ FILLED = {  # template -> values, and how often the name is shown
     "findings.html.jinja": ({"columns": [HOSTILE], "rows": [{HOSTILE: HOSTILE}], "stops": "stops"}, 2),
     "gallery.html.jinja": ({"things": [([(TILE, NO_PICTURE)], 0)], "size": (1, 1), "colors": COLORS}, 5),
     "pictures.html.jinja": (
-        {"rows": [{"title": HOSTILE, "color": "red", "pictures": [(NO_PICTURE, [(HOSTILE, "red")])]}], "width": 1},
-        3,
+        {
+            "rows": [{"title": HOSTILE, "color": "red", "pictures": [(NO_PICTURE, [(HOSTILE, "red")], HOSTILE)]}],
+            "width": 1,
+        },
+        4,
     ),
     "poster.html.jinja": (
         {

@@ -6,17 +6,20 @@
 __all__ = ['WIDEST_INTERVAL', 'MOST_GENRES', 'CANNOT_KNOW', 'calibration_error', 'genre_figures', 'all_figures',
            'uncertain_genres', 'describe_uncertain', 'plot_precision_recall', 'plot_calibration', 'photo',
            'most_confident_errors', 'plot_mistakes', 'fitted_images', 'most_confident_hits', 'cam_choice', 'plot_cams',
-           'plot_mean_maps', 'stops_at_most', 'missing_genres']
+           'plot_mean_maps', 'ThresholdCounts', 'ThresholdAxes', 'ThresholdFigure', 'stops_at_most', 'missing_genres']
 
 # %% ../../nbs/51_report.figures.ipynb #57849002
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Image as DisplayedImage
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import precision_recall_curve
@@ -255,7 +258,7 @@ def plot_cams(
     titles: Sequence[str],  # one per poster
     n_columns: int = 4,  # posters per row, each next to its map
 ) -> Figure:
-    "Plot each poster next to its map."
+    "Plot each poster next to its map; an empty map is labelled."
     pictures = images.permute(0, 2, 3, 1).numpy()
     rows, shape = -(-len(pictures) // n_columns), pictures.shape[1] / pictures.shape[2]
     figure = new_figure(9, rows * (9 / 2 / n_columns * min(shape, 1.6) + 0.35))
@@ -267,6 +270,8 @@ def plot_cams(
         left.imshow(picture)
         right.imshow(overlay(picture, cam))
         left.set_title(title, fontsize=8, loc="left", parse_math=False)
+        if not cam.any():
+            right.set_title("empty: see the notes", fontsize=8, loc="left")
     return figure
 
 # %% ../../nbs/51_report.figures.ipynb #28a89fe3
@@ -286,6 +291,97 @@ def plot_mean_maps(
         axes.set_title(titles[column], fontsize=8, parse_math=False)
     figure.colorbar(drawn, ax=figure.axes, shrink=0.8, pad=0.01)
     return figure
+
+# %% ../../nbs/51_report.figures.ipynb #459aa000
+class ThresholdCounts:
+    "Counts of one genre at any threshold, from scores that are sorted once."
+
+    def __init__(
+        self,
+        targets: np.ndarray,  # (posters,), 0 or 1
+        scores: np.ndarray,  # (posters,), 0 to 1
+    ):
+        order = np.argsort(scores.astype(np.float32), kind="stable")
+        self.scores = scores.astype(np.float32)[order]  # as `predict_labels` compares them
+        self.above = np.append(np.cumsum(targets[order][::-1], dtype=np.int64)[::-1], 0)  # positives from here on
+
+    def at(
+        self,
+        thresholds: float | np.ndarray,  # any shape
+    ) -> dict[str, Any]:
+        "Return counts and shares at the thresholds; precision, recall and f1 are NaN if undefined."
+        place = np.searchsorted(self.scores, np.asarray(thresholds, dtype=np.float32), side="left")
+        hits, predicted, true = self.above[place], len(self.scores) - place, self.above[0]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shares = {
+                "precision": hits / np.float64(predicted),
+                "recall": hits / np.float64(true),
+                "f1": 2 * hits / np.float64(predicted + true),
+            }
+        counts = {"predicted": predicted, "hits": hits}
+        return counts | {"false_negatives": true - hits, "false_positives": predicted - hits} | shares
+
+# %% ../../nbs/51_report.figures.ipynb #d5957a82
+_STYLES = {"precision": ("#0072b2", "-"), "recall": ("#d55e00", "--"), "f1": ("#000000", ":")}  # colour and line
+_MARK = "#cc79a7"  # colour of the marks
+
+
+class ThresholdAxes:
+    "Empty plots of precision, recall and F1 over the threshold, and of precision over recall."
+
+    def __init__(self):
+        self.figure = Figure(figsize=(7.6, 2.9), dpi=100)
+        self.canvas = FigureCanvasAgg(self.figure)
+        self.left, self.right = self.figure.subplots(1, 2, width_ratios=[1.5, 1])
+        self.figure.subplots_adjust(left=0.07, right=0.98, bottom=0.17, top=0.89, wspace=0.2)
+        self.lines = {}
+        for name, (color, style) in _STYLES.items():
+            line = {"color": color, "linestyle": style, "linewidth": 2, "label": name.replace("f1", "F1")}
+            self.lines[name] = self.left.plot([], [], **line)[0]
+        self.left.set(xlim=(0, 1), ylim=(0, 1.05), xlabel="threshold")
+        self.left.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 0.98))
+        self.curve = self.right.step([], [], linewidth=2, where="post")[0]
+        self.baseline = self.right.axhline(0, color="grey", linestyle="--", linewidth=1)
+        self.right.set(xlim=(0, 1.02), ylim=(0, 1.05), xlabel="recall", ylabel="precision")
+        self.mark = self.left.axvline(0, color=_MARK, linewidth=2, animated=True)
+        dot = {"color": _MARK, "markersize": 9, "markeredgecolor": "black", "animated": True}
+        self.dot = self.right.plot([], [], "o", **dot)[0]
+        for axes in (self.left, self.right):
+            axes.grid(alpha=0.25)
+
+# %% ../../nbs/51_report.figures.ipynb #45a3509e
+class ThresholdFigure(ThresholdAxes):
+    "The curves of one genre, with a line and a dot at one threshold."
+
+    grid = np.linspace(0, 1, 201)
+
+    def show_genre(
+        self,
+        genre: str,
+        counts: ThresholdCounts,
+        floor: float,  # share of the posters with the genre, the no-skill baseline
+    ) -> None:
+        "Draw the curves of a genre without the marks."
+        values = counts.at(self.grid)
+        every = counts.at(np.unique(counts.scores))  # all distinct thresholds, highest recall first
+        for name, line in self.lines.items():
+            line.set_data(self.grid, values[name])
+        self.curve.set_data(every["recall"], every["precision"])
+        self.curve.set_color(genre_colors([genre])[genre])
+        self.baseline.set_ydata([floor, floor])
+        self.right.set_title(genre, fontsize=10, parse_math=False)
+        self.canvas.draw()
+        self.pixels = self.canvas.copy_from_bbox(self.figure.bbox)
+
+    def png(self, threshold: float, at: dict[str, Any]) -> bytes:
+        "Return the figure as PNG, with marks at the threshold and its counts (from `ThresholdCounts`)."
+        self.canvas.restore_region(self.pixels)
+        self.mark.set_xdata([threshold, threshold])
+        self.dot.set_data([at["recall"]], [at["precision"]])
+        self.left.draw_artist(self.mark)
+        self.right.draw_artist(self.dot)
+        picture = Image.fromarray(np.asarray(self.canvas.buffer_rgba())[..., :3])
+        return image_bytes(picture, "png", compress_level=1)
 
 # %% ../../nbs/51_report.figures.ipynb #5f6e6e35
 MOST_GENRES = 3  # largest number of genres per poster in some data sources

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['RETRAIN', 'SUMMARY', 'RUN_FILE', 'NOTE', 'read_json', 'read_table', 'read_run_params', 'read_run', 'mark_run',
            'is_finished', 'data_of', 'replace_files', 'lock_file', 'lock_run', 'locked_run', 'release', 'is_locked',
-           'require_finished', 'locate_checkpoint', 'check_start', 'check_finished', 'set_aside', 'remove_replaced',
-           'read_note', 'write_note', 'delete_run', 'rename_run']
+           'require_finished', 'locate_checkpoint', 'check_start', 'finished_runs', 'check_finished', 'set_aside',
+           'remove_replaced', 'read_note', 'write_note', 'delete_run', 'rename_run']
 
 # %% ../../nbs/22_train.runs.ipynb #a3e10003
 import contextlib
@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from ..config import make_params, read_params_file
 from ..errors import ConfigError, as_config_errors, nearest
+from ..machine import is_job
 from ..params import SMOKE_RUNS, EvaluateParams, Params, RunJobParams
 from ..paths import as_write_errors, resolve_path, runs_path, write_atomically, write_json
 
@@ -296,11 +297,43 @@ def check_start(
             locate_checkpoint(params.checkpoint_name)
 
 # %% ../../nbs/22_train.runs.ipynb #61332c65
+def finished_runs(
+    job: str = "train",  # train or lr_find
+    files: Sequence[str] = (),  # names of files that each run must contain
+    runs: Path | None = None,  # runs folder; None: `runs_path`
+) -> list[str]:
+    "Return the names of the finished runs of a job, the newest first; damaged runs are left out."
+    found = []
+    for path in (runs or runs_path()).glob(f"*/{SUMMARY}"):
+        folder = path.parent
+        with contextlib.suppress(ConfigError):
+            complete = all((folder / name).is_file() for name in files)
+            if complete and is_finished(folder) and read_json(path, "job")["job"] == job:
+                found.append((path.stat().st_mtime_ns, folder.name))
+    return [name for _, name in sorted(found, reverse=True)]
+
+# %% ../../nbs/22_train.runs.ipynb #a8e2b9ab
+def _require_choice(
+    n_shown: int = 5,  # number of runs that the message names
+) -> None:
+    "Raise `ConfigError` in a job, because only a page can ask which run is meant."
+    if is_job():
+        newest = ", ".join(finished_runs()[:n_shown])
+        raise ConfigError(
+            "`experiment_name`: not given; a job needs the name of a finished run, as in -p experiment_name NAME. "
+            + (f"Newest finished runs: {newest}." if newest else f"{runs_path()} contains none; train one first.")
+        )
+
+# %% ../../nbs/22_train.runs.ipynb #c100af0d
 def check_finished(
     params: RunJobParams | EvaluateParams,
 ) -> None:
-    "Raise `ConfigError` if the run is not finished; a missing smoke run is no error, because the job trains it."
-    if params.experiment_name not in SMOKE_RUNS:
+    """Raise `ConfigError` if the run is not finished, or if a job does not name it.
+
+    A missing smoke run is no error for jobs that train it."""
+    if params.experiment_name is None:
+        _require_choice()
+    elif isinstance(params, EvaluateParams) or params.experiment_name not in SMOKE_RUNS:
         require_finished(params.experiment_name)
 
 # %% ../../nbs/22_train.runs.ipynb #a3e10012
