@@ -1,6 +1,6 @@
 # make demo   the whole chain on demo posters, results in runs/
 # make test   every chapter, every job, and the tests
-# make app    a web page on this machine that takes a poster and shows its genres: make app MODEL=runs/full/model.ts
+# make app    a web page on this machine that takes posters and shows their genres: make app MODEL=runs/full/model.ts
 # make book   the chapters with their outputs as a site in _book/; a few minutes
 # make tidy   list what could be removed from runs/, and remove it after asking
 # make bench  the benchmark against fastai, torch, timm and Lightning; an hour or more on two CPU cores
@@ -92,7 +92,8 @@ tidy: install
 lab: install
 	jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.tornado_settings='{"websocket_max_message_size": 536870912}' nbs/index.ipynb
 
-# voila.json says what is served and to whom; each visitor has a kernel of their own
+# voila.json says what is served and to whom; each visitor has a kernel of their own, and the next one is kept warm.
+# Without MODEL, a finished run is chosen on the page
 app: install
 	@given=()
 	there() { if ! realpath -e "$$2" 2>/dev/null; then echo "$$1: there is no $$2. $$3" >&2; exit 1; fi; }

@@ -42,7 +42,10 @@ setup(
     package_data={settings["lib_path"]: ["templates/*"]},
     cmdclass={"build_py": BuildWithProject},
     install_requires=shlex.split(settings["requirements"]),
-    extras_require={name: shlex.split(settings[f"{name}_requirements"]) for name in ("dev", "book", "s3", "int8")},
+    extras_require={
+        name: shlex.split(settings[f"{name}_requirements"])
+        for name in ("dev", "book", "s3", "int8", "mlflow", "wandb", "trackio")
+    },
     entry_points={
         "nbdev": [f"{settings['lib_path']}={settings['lib_path']}._modidx:d"],
         "papermill.engine": [f"{settings['lib_path']}={settings['lib_path']}.engine:JobEngine"],

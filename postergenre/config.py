@@ -236,7 +236,7 @@ def write_params_file(
         YAML().dump(commented, unfinished)
 
 # %% ../nbs/04_config.ipynb #f881586d
-NEUTRAL = ("overwrite", "num_workers", "cache", "cache_path", "cache_limit", "quiet", "keep")
+NEUTRAL = ("overwrite", "num_workers", "cache", "cache_path", "cache_limit", "quiet", "keep", "trackers")
 
 
 def run_folder(

@@ -42,6 +42,15 @@ def _make_client(
         client.echo = Echo()
     return client
 
+# %% ../nbs/65_engine.ipynb #b75c3ade
+def _fold_parameters(
+    notebook: Any,
+) -> None:
+    "Hide the source of the cells with parameters, which JupyterLab unfolds by a click."
+    for cell in notebook.cells:
+        if {"parameters", "injected-parameters"} & set(cell.metadata.get("tags", [])):
+            cell.metadata["jupyter"] = {**cell.metadata.get("jupyter", {}), "source_hidden": True}
+
 # %% ../nbs/65_engine.ipynb #a5bc3813
 class JobEngine(engines.NBClientEngine):
     "Run a job notebook with progress in the terminal; other notebooks as papermill does."
@@ -56,6 +65,7 @@ class JobEngine(engines.NBClientEngine):
         nb.cells = [cell for cell in nb.cells if UNFINISHED not in cell.metadata.get("tags", [])]
         if not is_job(nb):
             return engines.NBClientEngine.execute_notebook(nb, kernel_name, output_path, **kwargs)
+        _fold_parameters(nb)
         nb.cells.insert(0, note_cell("It is running, or was killed; then the same command goes on where it can."))
         place = nb.metadata.papermill.get("output_path")
         earlier = EarlierRecord(place)

@@ -41,6 +41,7 @@ class Schema(BaseModel):
 # %% ../nbs/03_params.ipynb #2baa5640
 _RUN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,199}$"
 _LARGEST_SEED = 2**32 - 1  # NumPy's limit
+_Tracker = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 
 
 def _free_name(
@@ -92,6 +93,7 @@ class DataParams(PostersParams):
     )
     seed: int = _parameter(42, "random seed of everything except the split", ge=0, le=_LARGEST_SEED)
     overwrite: Flag = _parameter(False, "restart a finished run; its files are moved aside and removed at the end")
+    trackers: list[_Tracker] = _parameter(["tensorboard"], "where to log: tensorboard, mlflow, wandb, trackio")
 
     _free_name = field_validator("experiment_name")(_free_name)
 
@@ -212,9 +214,7 @@ class RangeTestParams(Schema):
     "Parameters of the range test."
 
     lrf_min_lr: Number = _parameter(1e-6, "first rate of the range test", "learning rate", gt=0)
-    lrf_max_lr: Number = _parameter(
-        1.0, "last rate of the range test, unless the loss diverges earlier", "learning rate", gt=0
-    )
+    lrf_max_lr: Number = _parameter(1.0, "last rate, unless the loss diverges earlier", "learning rate", gt=0)
     lrf_iterations: int = _parameter(30, "steps of the range test", "batches", ge=12)
     lrf_stop_factor: Number = _parameter(
         2.0, "multiple of its minimum at which the smoothed loss counts as diverged", gt=1
@@ -245,7 +245,7 @@ class ExportedParams(Schema):
     "Parameters of the export."
 
     export_weights: Literal["auto", "best", "last", "swa"] = _parameter(
-        "auto", "weights to export; auto: swa if it helped on validation data, otherwise best"
+        "auto", "weights to export; auto: swa if its `valid_metric` is better, otherwise best"
     )
     export_precision: Literal["float32", "int8"] = _parameter(
         "float32", "int8: also write model.int8.onnx if its macro AP on validation data is within 0.003"
@@ -343,8 +343,8 @@ class PredictParams(Schema):
 class PickParams(Schema):
     "Parameters of the page `pick_lr`."
 
-    experiment_name: str = _parameter(
-        "smoke_lr_find", "range test to pick a range from: a folder below runs/", pattern=_RUN_NAME
+    experiment_name: str | None = _parameter(
+        None, "range test to open first: a folder below runs/; none: the newest", pattern=_RUN_NAME
     )
     beside: list[Annotated[str, Field(pattern=_RUN_NAME)]] = _parameter(
         [], "other range tests to draw in the same plot"
@@ -376,11 +376,11 @@ class ExploreParams(Schema):
 class EvaluateParams(Schema):
     "Parameters of the job `evaluate`."
 
-    experiment_name: str = _parameter("smoke", "finished run to evaluate: a folder below runs/", pattern=_RUN_NAME)
+    experiment_name: str | None = _parameter(None, "finished run in runs/; none: chosen on the page", pattern=_RUN_NAME)
     weights: Literal["auto", "best", "last", "swa", "model.ts", "model.pt2", "model.onnx", "model.int8.onnx"] = (
         _parameter(
             "auto",
-            "weights or export to evaluate; auto: swa if it helped on validation data, otherwise best",
+            "weights or export to evaluate; auto: swa if its `valid_metric` is better, otherwise best",
         )
     )
     split: Literal["valid", "test"] = _parameter("valid", "split to evaluate on")
@@ -404,7 +404,7 @@ class TryParams(Schema):
     "Parameters of the page `try_it`."
 
     model: str | None = _parameter(
-        None, "exported model (.ts, .pt2, .onnx) or checkpoint (.pth); none: the model of the smoke run", min_length=1
+        None, "exported model (.ts, .pt2, .onnx) or checkpoint (.pth); none: chosen on the page", min_length=1
     )
     examples: str | None = _parameter(None, "folder with pictures to choose from; none: demo posters", min_length=1)
     largest_upload: Number = _parameter(20, "largest size of an uploaded picture", "MB", gt=0, le=100)

@@ -52,7 +52,8 @@ def run_all(page, address: str, notebook: str) -> None:
         if any(s["path"].endswith(notebook) and s["kernel"] and s["kernel"]["connections"] for s in sessions):
             break
         page.wait_for_timeout(250)
-    begun = page.locator(".jp-CodeCell .jp-InputPrompt").filter(has_text=re.compile(r"\[\d+\]")).first
+    numbered = page.locator(".jp-CodeCell .jp-InputPrompt").filter(has_text=re.compile(r"\[\d+\]"))
+    begun = numbered.or_(page.locator(".jp-CodeCell .jp-OutputArea-child")).first  # no number where code is collapsed
     for _ in range(6):
         try:
             select = page.locator(".jp-Dialog").get_by_role("button", name="Select", exact=True)

@@ -137,6 +137,17 @@ def shots(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def pictures():
+    "Writes a picture of the README if the environment variable PICTURES names a folder for them."
+
+    def write(name: str, page) -> None:
+        if folder := os.environ.get("PICTURES"):
+            page.screenshot(path=Path(folder) / f"{name}.png")
+
+    return write
+
+
+@pytest.fixture(scope="session")
 def copied(tmp_path_factory) -> Path:
     "A copy of the project's notebooks and params files, which a test may change."
     folder = tmp_path_factory.mktemp("project")

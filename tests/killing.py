@@ -27,7 +27,7 @@ from postergenre.params import EvaluateParams
 from postergenre.report.documents import write_evaluation
 from postergenre.report.evaluation import score_run
 from postergenre.report.predictions import Thresholds, save_thresholds
-from postergenre.train import setup, training
+from postergenre.train import setup, start, training
 from postergenre.train.averaging import average_run
 from postergenre.train.checkpoints import load_plain
 from postergenre.train.finder import find_lr
@@ -271,7 +271,8 @@ def main(folder: Path, jobs: list[str]) -> dict[str, int]:
     data, counts = load_run_data(make_params(SMALL)), {}
     data_as_known, quickly_described = {"load_run_data": lambda params: data}, {"describe_split": lambda *_: {}}
     os.fsync = lambda file: None  # matters when the power fails
-    with patch.multiple(setup, **data_as_known), patch.multiple(training, **quickly_described):
+    undrawn = patch.object(start, "_log_drawings", lambda run, writer: None)
+    with undrawn, patch.multiple(setup, **data_as_known), patch.multiple(training, **quickly_described):
         for job in jobs:
             place = folder / job
             place.mkdir()

@@ -1,29 +1,45 @@
-"""The page of `evaluate` as people use it: a threshold is moved, looked at, and saved."""
+"""The page of `evaluate` as people use it: a run is chosen, a threshold moved, looked at, and saved."""
 
 import json
 import time
 
+import pytest
 from browsing import run_all
 
 
-def test_a_threshold_that_is_moved_changes_the_counts(lab, page, shots, chain):
+@pytest.fixture(scope="module")
+def opened(lab, page, shots, chain):
+    "The page, with the newest run opened; returns the seconds until it showed the list, the run, and everything."
     address, folder = lab
-    notebook = folder / "nbs" / "evaluate.ipynb"
-    text = notebook.read_text(encoding="utf-8").replace('\\"smoke\\"', '\\"head\\"')
-    notebook.write_text(text, encoding="utf-8")
-    started = time.monotonic()
+    started, seconds = time.monotonic(), {}
     run_all(page, address, "evaluate.ipynb")
+    for name, place in (
+        ("list", page.locator(".widget-dropdown select").first),
+        ("run", page.locator(".pg-counts")),
+        ("all", page.get_by_role("button", name="Write report and model card")),
+    ):
+        place.wait_for(timeout=120_000)
+        seconds[name] = time.monotonic() - started
+        page.screenshot(path=str(shots / f"evaluate_{name}.png"))
+    print({name: round(value, 1) for name, value in seconds.items()})
+    return seconds
+
+
+def test_the_page_opens_the_newest_run_without_code(page, opened, chain):
+    choice = page.locator(".widget-dropdown select").first
+    assert choice.locator("option").first.inner_text().split()[0] == "full"
+    assert page.get_by_text("validation posters of runs/full").count() == 1
+    assert not page.get_by_text("globals()").is_visible()  # the code is collapsed
+    assert page.locator(".pg-counts").bounding_box()["y"] < 800
+    assert not (chain / "full" / "evaluation.json").exists()  # nothing is written unasked
+    choice.select_option(index=1)
+    page.get_by_text("validation posters of runs/head").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Write report and model card").wait_for(timeout=60_000)
+    assert page.get_by_text("validation posters of runs/full").count() == 0
+
+
+def test_a_threshold_that_is_moved_changes_the_counts(page, opened, shots, chain, pictures):
     counts = page.locator(".pg-counts")
-    counts.wait_for(timeout=120_000)
-    shown = time.monotonic() - started
-    page.wait_for_timeout(500)
-    page.screenshot(path=str(shots / "evaluate_first.png"))
-    page.get_by_text("runs/head/evaluation.json").last.wait_for(state="attached", timeout=120_000)
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000)
-    print(f"the page after {shown:.0f} s, everything after {time.monotonic() - started:.0f} s")
-    page.screenshot(path=str(shots / "evaluate_all.png"))
-    assert 0 < counts.bounding_box()["y"] < 1000  # nobody has to scroll up, and at most one turn of the wheel down
-    assert page.locator(".widget-html").filter(has_text="The page responds as soon as").count() == 0
 
     def numbers() -> list[str]:
         "Return the texts: threshold, predicted, hits, false negatives, false positives, ..."
@@ -46,21 +62,30 @@ def test_a_threshold_that_is_moved_changes_the_counts(lab, page, shots, chain):
         page.wait_for_timeout(50)
     assert int(numbers()[1]) < int(first[1]) and float(numbers()[0]) > float(first[0])
     assert sorted(seconds)[6] < 2  # 0.1 s where nothing else runs
-    page.wait_for_timeout(500)
-    counts.scroll_into_view_if_needed()
-    page.screenshot(path=str(shots / "evaluate.png"))
 
     page.get_by_role("button", name="Save thresholds").click()
     page.get_by_text("Thresholds saved to runs/head/thresholds.json").wait_for(timeout=20_000)
     chosen = json.loads((chain / "head" / "thresholds.json").read_text())
     assert "moved by hand" in chosen["rule"]
-    assert json.loads((chain / "head" / "evaluation.json").read_text())["split"] == "valid"
 
-    field = page.get_by_placeholder("Id of a validation poster")
-    field.fill((chain / "head" / "valid_df.csv").read_text().splitlines()[1].split(",")[0])
-    field.press("Enter")
-    page.get_by_role("button", name="Show Grad-CAM").click()
-    page.get_by_text("where it sees").wait_for(timeout=60_000)
-    page.get_by_text("where it sees").scroll_into_view_if_needed()
+
+def test_a_click_on_a_poster_shows_where_the_network_looked(page, opened, shots, pictures):
+    posters = page.locator("[data-click]")
+    posters.first.click()
+    seen = page.get_by_text("where it sees").or_(page.get_by_text("so its map is empty"))
+    seen.first.wait_for(timeout=30_000)
+    posters.first.scroll_into_view_if_needed()
+    for width, height in ((1920, 1080), (1280, 800)):
+        page.set_viewport_size({"width": width, "height": height})
+        page.wait_for_timeout(800)
+        page.screenshot(path=str(shots / f"evaluate_cam_{width}.png"))
+    page.locator(".pg-counts").scroll_into_view_if_needed()
     page.wait_for_timeout(500)
-    page.screenshot(path=str(shots / "evaluate_cam.png"))
+    pictures("evaluate", page)
+
+
+def test_the_report_is_written_when_asked(page, opened, shots, chain):
+    page.get_by_role("button", name="Write report and model card").click()
+    page.get_by_text("runs/head/evaluation.json").wait_for(timeout=60_000)
+    assert json.loads((chain / "head" / "evaluation.json").read_text())["split"] == "valid"
+    page.screenshot(path=str(shots / "evaluate_report.png"))

@@ -1,4 +1,4 @@
-"""`explore` in a browser: a page is turned, a genre chosen, the other tabs opened, the augmentation weakened."""
+"""`explore` in a browser: pages, genres, an enlarged poster, an order by scores, and the other tabs."""
 
 import time
 
@@ -39,7 +39,46 @@ def test_a_page_is_turned_and_a_genre_chosen(lab, page, shots):
     )
     assert page.get_by_text(f"{count} of 200 posters").is_visible()
     page.screenshot(path=str(shots / "explore_horror.png"))
+    page.get_by_role("button", name="Clear").click()
+    page.get_by_text("of 9: 1 to 24 of 200").wait_for(timeout=20_000)
     print(f"a page after {turned:.2f} s, a genre after {chosen:.2f} s")
+
+
+def test_a_poster_is_enlarged_and_posters_are_sorted_by_a_score(lab, page, chain, shots, pictures):
+    "On the page that the test above has left."
+    tiles, poster = page.locator(".pg-tile:visible"), page.locator(".pg-poster:visible")
+    tiles.filter(has_text="demo0003").click()
+    poster.filter(has_text="demo0003").wait_for(timeout=10_000)
+    assert "demo0003.jpg" in poster.inner_text() and poster.locator("img").evaluate("e => e.naturalHeight") >= 300
+    tiles.filter(has_text="demo0005").focus()
+    page.keyboard.press("Enter")
+    poster.filter(has_text="demo0005").wait_for(timeout=10_000)
+
+    select = page.locator(".widget-dropdown:visible")
+    select.filter(has_text="scores of").locator("select").select_option("full")
+    select.filter(has_text="sort by").locator("select").select_option("score of the genre")
+    page.locator(".widget-dropdown:visible select").filter(has_text="Western").last.select_option("Horror")
+    table = max(
+        (line.split(",") for name in ("valid", "test") for line in lines(chain / "full" / f"{name}_predictions.csv")),
+        key=lambda row: float(row[5]),
+    )
+    page.locator(".pg-tile:visible").first.filter(has_text=table[0]).wait_for(timeout=10_000)
+    tiles.first.click()
+    poster.filter(has_text="score of full").wait_for(timeout=10_000)
+    assert table[0] in poster.inner_text() and f"{float(table[5]):.2f}" in poster.inner_text()
+    page.locator(".widget-tab").evaluate("tab => tab.scrollIntoView()")
+    page.screenshot(path=str(shots / "explore_poster.png"))
+    page.locator(".pg-path:visible").evaluate("e => {e.innerText = e.innerText.replace(/.*(?=demo_posters)/, 'runs/')}")
+    pictures("explore", page.locator(".jp-NotebookPanel-notebook"))
+    page.locator("button[title=Close]:visible").click()
+    poster.wait_for(state="hidden", timeout=10_000)
+
+
+def lines(path) -> list[str]:
+    "The rows of a table; Horror is the sixth column."
+    head, *rows = path.read_text().splitlines()
+    assert head.split(",")[5] == "Horror", head
+    return rows
 
 
 def test_the_other_views(lab, page, shots):
@@ -47,6 +86,8 @@ def test_the_other_views(lab, page, shots):
     tab = page.locator(".lm-TabBar-tabLabel")
     for name in ("Genres", "Genres together", "Audit"):
         tab.get_by_text(name, exact=True).click()
+        if name != "Audit":
+            page.locator(".widget-image:visible").first.wait_for(timeout=20_000)
         page.wait_for_timeout(500)
         page.screenshot(path=str(shots / f"explore_{name.lower().replace(' ', '_')}.png"))
         if name == "Genres together":
@@ -56,7 +97,7 @@ def test_the_other_views(lab, page, shots):
             page.wait_for_timeout(500)
             assert images.count() == 1 and images.get_attribute("src") != before
     tab.get_by_text("Augmentation", exact=True).click()
-    page.locator("pre:visible", has_text="augmentations: light").wait_for(timeout=30_000)
+    page.locator("pre:visible", has_text="augmentations: light").wait_for(timeout=60_000)
     tiles = page.locator(".pg-tile:visible")
     assert tiles.count() == 8 and "as it is" in tiles.first.inner_text()
     page.locator(".noUi-handle:visible").first.focus()

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pandas as pd
 import torch
-from conftest import ROOT
+from conftest import ROOT, SMALL
+
+from postergenre.train.runs import rename_run
 
 TRAINED = ("params.yaml", "metrics.csv", "model.best.pth", "model.storage.json", "summary.json",
            "train_df.csv", "valid_df.csv", "test_df.csv", "test_predictions.csv", "audit.csv")  # fmt: skip
@@ -34,6 +37,23 @@ def test_the_summary_is_whole_and_stands_beside_its_floor(chain):
         assert 1 <= figures["n_genres"] <= figures["n_genres_total"] == len(summary["genres"])
     assert summary["data_hash"] and summary["seconds"] > 0
     assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_a_renamed_run_is_shown_and_exported_under_its_new_name(chain, papermill):
+    shutil.copytree(chain / "full", chain / "spare")
+    (chain / "spare.ipynb").write_text("{}")
+    folder = rename_run(chain / "spare", "renamed")
+    assert (chain / "renamed.ipynb").is_file() and not list(chain.glob("spare*"))
+    shown = papermill("train", "renamed_train", "full", **{**SMALL, "experiment_name": "renamed"})
+    assert shown.returncode == 0, shown.stderr[-2000:]
+    assert "runs/renamed is finished. It is shown" in (chain / "renamed_train.ipynb").read_text()
+    done = papermill("to_torchscript", "renamed_ts", experiment_name="renamed", overwrite=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert not (chain / "spare").exists()
+    notes = {"postergenre.json": ""}
+    torch.jit.load(folder / "model.ts", _extra_files=notes)
+    assert json.loads(notes["postergenre.json"])["experiment_name"] == "renamed"
+    shutil.rmtree(folder)
 
 
 def test_stages_share_one_split(chain):
@@ -118,3 +138,19 @@ def test_jobs_run_from_the_notebooks_folder_too(chain, environment):
                           cwd=ROOT / "nbs", env=environment, capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(pd.read_csv(chain / "from_nbs.csv")) == 200
+
+
+def test_the_executed_training_starts_with_its_result_and_ends_with_folded_parameters(chain):
+    path = chain / "full.ipynb"
+    cells, summary = json.loads(path.read_text())["cells"], json.loads((chain / "full" / "summary.json").read_text())
+    first, *_, last = [cell for cell in cells if cell.get("outputs")]
+    shown = "".join(first["outputs"][0]["data"]["text/html"])
+    for split in ("valid", "test"):
+        low, high = (summary[split]["macro_ap_spread"][end] for end in ("low", "high"))
+        assert f"{summary[split]['macro_ap']:.3f}" in shown and f"{summary[split]['macro_ap_floor']:.3f}" in shown
+        assert f"{low:.3f} to {high:.3f}" in shown
+    assert f"Best epoch: {summary['best_epoch']} of {summary['epochs']}" in shown
+    assert "<details" in "".join(last["outputs"][-1]["data"]["text/html"])
+    folded = [cell for cell in cells if {"parameters", "injected-parameters"} & set(cell["metadata"]["tags"])]
+    assert len(folded) == 2 and all(cell["metadata"]["jupyter"]["source_hidden"] for cell in folded)
+    assert path.stat().st_size < 400_000

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SMALL
+from conftest import ROOT, SMALL
 
 from postergenre.config import make_params
 from postergenre.errors import ConfigError
@@ -270,6 +270,51 @@ def test_the_job_refuses_and_the_page_keeps(evaluated):
     shown = Lab(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])).execute()
     assert "None of the three files was written" in shown.cells[0].outputs[-1]["text"]
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_a_job_without_a_run_names_the_newest_ones_and_trains_nothing(papermill, chain):
+    before = sorted(path.name for path in chain.iterdir())
+    done = papermill("evaluate", "unnamed")
+    assert done.returncode != 0 and "`experiment_name`: not given" in done.stderr
+    assert "Newest finished runs: full, head." in done.stderr
+    assert sorted({path.name for path in chain.iterdir()} - set(before)) in (
+        ["unnamed.ipynb"],
+        ["unnamed.failed.ipynb"],
+    )
+
+
+def test_a_page_opens_where_no_run_exists(tmp_path, monkeypatch):
+    import nbformat
+    from execnb.shell import CaptureShell
+
+    monkeypatch.setenv("RUNS_PATH", str(tmp_path))
+    for page in ("evaluate", "try_it"):
+        shell = CaptureShell()
+        for cell in nbformat.read(ROOT / "nbs" / f"{page}.ipynb", 4).cells:
+            if cell.cell_type == "code":
+                shell.run(cell.source)
+        assert not shell.exc, shell.exc
+    assert not list(tmp_path.iterdir())  # nothing is trained unasked
+
+
+def test_an_empty_map_is_explained_in_the_report(evaluated):
+    import torch
+
+    from postergenre.report.documents import report_html
+    from postergenre.report.evaluation import add_steps, cam_steps
+
+    weights = evaluated.run.model.head.linear.weight
+    kept = weights.detach().clone()
+    with torch.no_grad():
+        weights.zero_()
+    try:
+        steps = cam_steps(evaluated, asked(n_cam=1, cam_ids=[evaluated.shown.ids[0]]))
+        explained = add_steps(dataclasses.replace(evaluated, pictures={}, notes=[]), steps)
+    finally:
+        with torch.no_grad():
+            weights.copy_(kept)
+    assert f"Grad-CAM of poster {evaluated.shown.ids[0]} is empty. The score of" in explained.notes[0]
+    assert "does not depend on what is seen in this poster" in report_html(explained)
 
 
 def test_a_run_that_cannot_be_evaluated_is_told_so(evaluated):

@@ -49,9 +49,11 @@ def test_a_folder_that_stops_a_run_is_shown_all_the_same(tmp_path, monkeypatch):
     assert STOPS in set(posters.findings["action"]) and set(posters.splits) == {""}
     assert len(posters.concerned["unreadable pictures"]) == 8 and sum(bool(tile.note) for tile in posters.tiles) == 8
     page = ExplorePage(posters, params)
-    assert page.gallery.gallery.tiles.value.count('class="pg-grey"') == 8
-    page.augmentation.name.value = "demo0009"
-    assert len(page.augmentation.views) == 8 and "not a training poster" in page.augmentation.words.value
+    assert page.view("Posters").gallery.tiles.value.count('class="pg-grey"') == 8
+    page.view("Augmentation").name.value = "demo0009"
+    assert (
+        len(page.view("Augmentation").views) == 8 and "not a training poster" in page.view("Augmentation").words.value
+    )
 
 
 def test_pictures_of_other_formats_and_shapes_become_tiles(tmp_path, monkeypatch):
@@ -65,7 +67,7 @@ def test_pictures_of_other_formats_and_shapes_become_tiles(tmp_path, monkeypatch
     poster.convert("RGBA").save(root / "Images" / "demo0003.png")
     posters = read_posters(Params(root_path=str(root), min_positives=1))
     page = ExplorePage(posters, Params(root_path=str(root)))
-    assert page.gallery.gallery.tiles.value.count("<img") == 20
+    assert page.view("Posters").gallery.tiles.value.count("<img") == 20
 
 
 def test_a_dropout_in_pixels_is_left_as_it_is():

@@ -130,6 +130,13 @@ def test_exported_cells_hold_one_thought():
     assert statistics.median(lengths) < 15
 
 
+@pytest.mark.parametrize("name", ["pick_lr", "explore", "compare"])
+def test_the_code_of_a_page_is_collapsed_but_not_its_parameters(name):
+    for cell in cells(ROOT / "nbs" / f"{name}.ipynb", "code"):
+        is_given = "parameters" in cell["metadata"].get("tags", [])
+        assert cell["metadata"].get("jupyter", {}).get("source_hidden", False) != is_given
+
+
 def test_each_chapter_ends_with_a_summary_and_a_link_to_the_next():
     following = [path.name for path in CHAPTERS[1:]] + ["index.ipynb"]
     for path, name in zip(CHAPTERS, following, strict=True):

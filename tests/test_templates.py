@@ -32,18 +32,30 @@ FILLED = {  # template -> values, and how often the name is shown
     "findings.html.jinja": ({"columns": [HOSTILE], "rows": [{HOSTILE: HOSTILE}], "stops": "stops"}, 2),
     "gallery.html.jinja": ({"things": [([(TILE, NO_PICTURE)], 0)], "size": (1, 1), "colors": COLORS}, 5),
     "pictures.html.jinja": (
-        {"rows": [{"title": HOSTILE, "color": "red", "pictures": [(NO_PICTURE, [(HOSTILE, "red")])]}], "width": 1},
-        3,
+        {
+            "rows": [{"title": HOSTILE, "color": "red", "pictures": [(NO_PICTURE, [(HOSTILE, "red")], HOSTILE)]}],
+            "width": 1,
+        },
+        4,
+    ),
+    "poster.html.jinja": (
+        {
+            "tile": TILE | {"path": HOSTILE},
+            "picture": NO_PICTURE,
+            "place": HOSTILE,
+            "run": HOSTILE,
+            "colors": COLORS,
+            "scores": [{"genre": HOSTILE, "score": 0.5, "has": True}],
+        },
+        7,
+    ),
+    "parameters.html.jinja": ({"rows": [{"name": HOSTILE, "value": HOSTILE, "changed": True}], "n_changed": 1}, 2),
+    "result.html.jinja": (
+        {"name": HOSTILE, "notes": [HOSTILE], "rows": [{"split": HOSTILE, "missing": HOSTILE}]},
+        4,
     ),
     "run_links.html.jinja": (
         {"rows": [{"name": HOSTILE, "job": "", "state": "", "score": "", "baseline": "", "links": {HOSTILE: HOSTILE}}]},
-        3,
-    ),
-    "runs_table.html.jinja": (
-        {
-            "columns": [{"name": HOSTILE, "is_number": False, "cells": [("short", HOSTILE), (HOSTILE, HOSTILE)]}],
-            "n_rows": 2,
-        },
         3,
     ),
     "verdict.html.jinja": ({"texts": [HOSTILE]}, 1),

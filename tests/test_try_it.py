@@ -1,6 +1,5 @@
 """The page for a poster of one's own: what it keeps to itself, and what it refuses."""
 
-import datetime
 import io
 import json
 import os
@@ -31,9 +30,8 @@ def page(chain):
 
 
 def upload(page, name: str, content: bytes) -> str:
-    about = {"type": "", "size": len(content), "last_modified": datetime.datetime.now(datetime.UTC)}
-    page.upload.value = [{"name": name, "content": memoryview(content), **about}]
-    return page.message.value
+    page.zone.take(page.zone, {"name": name, "size": len(content)}, [memoryview(content)])
+    return page.panel.message.value
 
 
 def test_an_upload_is_written_nowhere(page):
@@ -49,7 +47,9 @@ def test_an_upload_is_written_nowhere(page):
     finally:
         writes, WATCHED["writes"] = WATCHED["writes"], None
     assert "enre" in said[0] and "not a picture" in said[1] and writes == []
-    assert page.upload.value == ()
+    assert not any(
+        isinstance(value, bytes | memoryview) for judged in page.uploads.results for value in vars(judged).values()
+    )
 
 
 def test_the_scores_are_those_of_the_predict_job(page, chain):
@@ -76,7 +76,7 @@ def test_a_transformer_gives_scores_and_a_sentence(page):
         page.judge, eager=create_model("test_vit", len(page.judge.predictor.genres), size, pretrained=False)
     )
     shown = TryPage(judge, [page.example.options[1][1]])
-    assert "convolutional" in shown.where.words.value and "<tr data-genre" in shown.table.value
+    assert "convolutional" in shown.panel.where.words.value and "<tr data-genre" in shown.panel.table.value
 
 
 def test_a_large_upload_is_told_and_reaches_the_kernel():
@@ -106,7 +106,7 @@ def test_a_picture_that_cannot_be_scored_is_told(page, monkeypatch):
     monkeypatch.setattr(type(page.judge), "scores", fail)
     content = next(path for _, path in page.example.options if path).read_bytes()
     assert "out of memory on the device" in (said := upload(page, "mine.jpg", content))
-    assert "long trace" not in said and page.result.layout.display == "none"
+    assert "long trace" not in said and page.panel.result.layout.display == "none"
 
 
 def test_an_old_export_beside_new_weights_gets_no_map(chain, tmp_path):

@@ -17,6 +17,7 @@ import pandas as pd
 
 from .genres import FLAGS, genres_from_flags, genres_from_text
 from .tables import Finding, read_table_file, summarize_names
+from ..errors import nearest
 
 # %% ../../nbs/14_data.columns.ipynb #d41ec6e6
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # endings of pictures
@@ -55,7 +56,9 @@ def _given_column(
     ]
     if len(found) != 1:
         columns = summarize_names(map(repr, cells), 12)
-        raise ValueError(f"`{parameter}`: given {name!r}; allowed: a column of the table ({columns})")
+        raise ValueError(
+            f"`{parameter}`: given {name!r}; allowed: a column of the table ({columns}).{nearest(name, cells)}"
+        )
     return found[0]
 
 # %% ../../nbs/14_data.columns.ipynb #65ccab65

@@ -374,7 +374,7 @@ def export_run(
         sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
         made_from = {"asked_for": params.export_weights, "weights": weights.name, "sha256": sha256}
         checkpoint = load_checkpoint(weights)
-        meta = checkpoint["meta"]
+        meta = checkpoint["meta"] | {"experiment_name": folder.name}  # the run may have been renamed
         carried = export_thresholds(folder, meta, sha256)
         wants_int8, int8 = params.export_precision == "int8", None
         stored = _stored_export(folder, made_from, carried["thresholds"], params.overwrite, wants_int8)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INTERVAL_NEEDS', 'contributions', 'confidence_interval', 'paired_difference', 'summary_table', 'genre_intervals',
-           'digits_apart']
+           'verdict_of', 'digits_apart']
 
 # %% ../../nbs/29_metrics.intervals.ipynb #44453c03
 from collections.abc import Callable, Sequence
@@ -240,6 +240,16 @@ def genre_intervals(
     table = pd.DataFrame(found, index=pd.Index(names, name="genre"))
     table.loc[~enough] = np.nan
     return table.add_prefix("ap_")
+
+# %% ../../nbs/29_metrics.intervals.ipynb #60797b40
+def verdict_of(
+    difference: dict[str, Any],  # from `paired_difference`
+) -> str:
+    "Return `better`, `worse`, or `no clear difference` if the interval contains 0 or does not exist."
+    low, high = difference["low"], difference["high"]
+    if low is None or low <= 0 <= high:
+        return "no clear difference"
+    return "better" if low > 0 else "worse"
 
 # %% ../../nbs/29_metrics.intervals.ipynb #a1c07f11
 def digits_apart(

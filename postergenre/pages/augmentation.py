@@ -23,9 +23,10 @@ from ..data.dataset import PosterDataset, load_poster
 from ..data.images import PosterError
 from ..data.sampler import order_of_pass
 from ..errors import ConfigError
-from .gallery import SHOWN, Posters, Thumbnail, Tile, gallery_html, html_text
+from .gallery import SHOWN, Posters, Thumbnail, Tile, gallery_html
 from .pick_lr import round_trip
 from ..params import Params
+from ..report.comparison import html_text
 from ..report.plots import image_bytes
 
 # %% ../../nbs/58_pages.augmentation.ipynb #cde89844

@@ -6,12 +6,12 @@
 __all__ = ['round_trip', 'Change', 'RangeCanvas', 'RangePlot', 'RangePreview', 'RangeWriter', 'RangePicker', 'pick_range']
 
 # %% ../../nbs/56_pages.pick_lr.ipynb #a63e7e20
-import contextlib
 import difflib
 import inspect
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ from ruamel.yaml import YAML
 
 from ..config import make_params, read_params_file
 from ..errors import ConfigError
+from .picker import RunPicker, finished_runs
 from ..params import Params, PickParams
 from ..paths import project_root, resolve_path, runs_path, write_atomically
 from ..report.plots import plot_lr_find
 from ..train.finder import RangeTest, Suggestion, find_lr, read_range_test
-from ..train.runs import SUMMARY, is_finished
 from ..train.schedules import SCHEDULES
 
 # %% ../../nbs/56_pages.pick_lr.ipynb #fa7e6f3d
@@ -275,6 +275,7 @@ class RangePreview(ipywidgets.VBox):
     "A params file, two buttons, and what a range would change in the file."
 
     range = saved = None  # pairs of learning rates
+    obstacle = ""  # reason why the range must not be written, such as a flat curve
 
     def __init__(
         self,
@@ -292,6 +293,8 @@ class RangePreview(ipywidgets.VBox):
     def show(self, low: float, high: float) -> None:
         "Take another range."
         self.range = (low, high)
+        if not self.obstacle and "nothing to write yet" in self.message.value:
+            self.message.value = ""
         if self.saved not in (None, self.range):  # also if the button's message overtook the slider's
             self.message.value = _paragraph(f"saved is {_as_range(*self.saved)}", "not saved yet:")
         self.update_preview()
@@ -303,8 +306,11 @@ class RangePreview(ipywidgets.VBox):
 
     def update_preview(self) -> None:
         "Show what the button would do, and enable the buttons that can be pressed."
-        self.button.disabled, self.undo.disabled = not self.file.value, not self.changes
-        self.preview.value = _preview(self.file.value, *self.range)
+        self.button.disabled, self.undo.disabled = bool(self.obstacle) or not self.file.value, not self.changes
+        if self.obstacle:
+            self.message.value, self.preview.value = _paragraph(self.obstacle, "nothing to write yet:"), ""
+        else:
+            self.preview.value = _preview(self.file.value, *self.range)
 
 # %% ../../nbs/56_pages.pick_lr.ipynb #b86bc947
 class RangeWriter(RangePreview):
@@ -318,6 +324,8 @@ class RangeWriter(RangePreview):
 
     def write(self, button: Any = None) -> None:
         "Write the range, and show what changed or why it was not written."
+        if self.button.disabled:  # the page was slower than the mouse
+            return
         try:
             change = _plan_range(self.file.value, *self.range)
             if change.lines:
@@ -341,6 +349,9 @@ class RangeWriter(RangePreview):
         self.update_preview()
 
 # %% ../../nbs/56_pages.pick_lr.ipynb #a2f0dcbc
+_NO_SUGGESTION = "this test suggests no range, and the complete axis is no choice. Move the range first."
+
+
 def _suggestion_words(
     found: Suggestion,
 ) -> str:
@@ -388,9 +399,10 @@ class RangePicker(ipywidgets.VBox):
         words = [_paragraph(_suggestion_words(test.suggestion), f"{test.folder.name}:") for test in tests]
         self.words = ipywidgets.HTML("".join(words))
         self.slider.observe(self.show, names="value")
+        self.writer.obstacle = "" if found.low else _NO_SUGGESTION
         self.show()
-        slider = ipywidgets.HBox([self.slider, self.readout])
-        super().__init__([self.words, self.plot.canvas, slider, self.writer])
+        chosen_range = ipywidgets.HBox([self.slider, self.readout])
+        super().__init__([self.words, self.plot.canvas, chosen_range, self.writer])
 
     def nearest(self, *rates: float) -> tuple[float, ...]:
         "Return the slider's values nearest to these rates, in decades."
@@ -402,44 +414,37 @@ class RangePicker(ipywidgets.VBox):
         self.slider.value = self.nearest(low, high)
 
     def show(self, change: Any = None) -> None:
-        "Place the span at the slider's value, and pass the range to the writer."
+        "Place the span at the slider's value, and pass the range to the writer; a range that was moved may be written."
+        if change:
+            self.writer.obstacle = ""
         self.plot.show(*self.slider.value)
         self.readout.value = _as_range(*self.slider.value)
         self.writer.show(*self.slider.value)
 
-# %% ../../nbs/56_pages.pick_lr.ipynb #576173ce
-def _finished_range_tests(
-    runs: Path,  # runs folder
-) -> list[str]:
-    "Return the names of the finished range tests, the newest first."
-    finished = []
-    for table in runs.glob("*/lr_find.csv"):
-        with contextlib.suppress(ConfigError):  # skip damaged ones
-            if is_finished(table.parent):
-                finished.append(table.parent)
-    return [folder.name for folder in sorted(finished, key=lambda folder: -(folder / SUMMARY).stat().st_mtime_ns)]
-
 # %% ../../nbs/56_pages.pick_lr.ipynb #ca1e324d
-def _first_range_test(
-    name: str,  # experiment; the default stands for the newest finished one, or a smoke run if there is none
-) -> RangeTest:
-    "Return the range test to pick from; raise `FileNotFoundError` if the named one is not there."
-    if name == PickParams().experiment_name:
-        finished = _finished_range_tests(runs_path())
-        if not finished:
-            print("There is no finished range test yet. Running a small one on demo posters takes about a minute.")
-            return find_lr(Params())
-        name = finished[0]
-    return read_range_test(runs_path() / name)
+def _open_range_test(
+    name: str,  # range test to pick from
+    beside: Sequence[str],  # range tests to draw over it
+    chosen: Path | None,  # params file chosen at first
+) -> RangePicker:
+    "Return the page of one range test; raise `FileNotFoundError` if one of them is not there."
+    names = [name, *(other for other in dict.fromkeys(beside) if other != name)]
+    return RangePicker([read_range_test(runs_path() / other) for other in names], _experiment_files(), chosen)
 
 # %% ../../nbs/56_pages.pick_lr.ipynb #f4a28dad
 def pick_range(
     params: PickParams,
-) -> RangePicker:
-    "Return the page for finished range tests; raise `FileNotFoundError` if one is not there."
+) -> RunPicker:
+    "Return the page with all finished range tests; raise `ConfigError` if a name is wrong."
     chosen = resolve_path(params.params_file) if params.params_file else None
     if chosen:
         read_params_file(chosen)
-    first = _first_range_test(params.experiment_name)
-    names = [name for name in dict.fromkeys(params.beside) if name != first.folder.name]
-    return RangePicker([first, *(read_range_test(runs_path() / name) for name in names)], _experiment_files(), chosen)
+    page = RunPicker(
+        partial(finished_runs, "lr_find", ["lr_find.csv"]),
+        partial(_open_range_test, beside=params.beside, chosen=chosen),
+        params.experiment_name,
+        make=lambda: find_lr(Params()),
+        label="Range test",
+    )
+    page.make_button.description = "Run a small range test on demo posters (about a minute)"
+    return page

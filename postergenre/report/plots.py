@@ -11,7 +11,7 @@ __all__ = ['GENRE_COLORS', 'MARKS', 'new_figure', 'draw_figure', 'image_bytes', 
 import base64
 import colorsys
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -186,8 +186,10 @@ def _mark_metric(
 # %% ../../nbs/31_report.plots.ipynb #1d7e47e6
 def plot_genre_table(
     table: pd.DataFrame,  # result of genre_table; ap_low and ap_high (from genre_intervals) are drawn if joined
+    left_out: Iterable[str] = (),  # genres that are not drawn, but count in the averages of the title
 ) -> Figure:
     "Draw AP of each genre as a bar with its no-skill baseline; genres with too few positives are pale and hatched."
+    whole, table = table, table.drop(index=list(left_out))
     figure = new_figure(8, 1.5 + 0.25 * len(table))
     axes = figure.subplots()
     rows, colors = np.arange(len(table)), genre_colors(table.index)
@@ -195,15 +197,14 @@ def plot_genre_table(
     for bar, counted in zip(bars, table["counted"], strict=True):
         bar.set(alpha=1 if counted else 0.35, hatch=None if counted else "////", edgecolor=None if counted else "white")
     axes.vlines(table["floor"], rows - 0.46, rows + 0.46, color="white", linewidth=4)
-    axes.vlines(table["floor"], rows - 0.46, rows + 0.46, color="black", linewidth=2, label="no skill")
-    ends = table[["ap", "floor"]].max(axis=1)
+    axes.vlines(table["floor"], rows - 0.46, rows + 0.46, color="black", linewidth=2, label="no-skill baseline")
+    ends = table[table.columns.intersection(["ap", "floor", "ap_high"])].max(axis=1)
     if "ap_low" in table:
         axes.hlines(rows, table["ap_low"], table["ap_high"], color="white", linewidth=3)
         axes.hlines(rows, table["ap_low"], table["ap_high"], color="black", linewidth=1.2, label="95 % interval")
-        ends = table[["ap", "floor", "ap_high"]].max(axis=1)
     for row, (end, ap) in enumerate(zip(ends, table["ap"], strict=True)):
-        axes.text(end + 0.012, row, "no positive" if np.isnan(ap) else f"{ap:.2f}", va="center", fontsize=8)
-    _label_genre_axes(axes, table)
+        axes.text(end + 0.012, row, "no positive" if np.isnan(ap) else f"{ap:.3f}", va="center", fontsize=8)
+    _label_genre_axes(axes, whole, table)
     pale = Patch(facecolor="grey", alpha=0.35, hatch="////", edgecolor="white", label="too few positives to count")
     handles = axes.get_legend_handles_labels()[0] + ([] if table["counted"].all() else [pale])
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
@@ -212,17 +213,17 @@ def plot_genre_table(
 # %% ../../nbs/31_report.plots.ipynb #ccba311e
 def _label_genre_axes(
     axes: Axes,  # axes with one row per genre
-    table: pd.DataFrame,  # result of genre_table
+    table: pd.DataFrame,  # result of genre_table, for the averages
+    drawn: pd.DataFrame,  # its rows that are drawn
 ) -> None:
     "Write names and counts on the left and the averages into the title; put the first genre on top."
-    counted = table[table["counted"]]
-    names = [f"{genre} ({count:,})" for genre, count in table["positives"].items()]
-    axes.set_yticks(range(len(table)), names, parse_math=False)
-    axes.set_ylim(len(table) - 0.4, -0.6)
+    names = [f"{genre} ({count:,})" for genre, count in drawn["positives"].items()]
+    axes.set_yticks(range(len(drawn)), names, parse_math=False)
+    axes.set_ylim(len(drawn) - 0.4, -0.6)
     axes.set(xlim=(0, 1.1), xticks=np.linspace(0, 1, 6), xlabel="average precision", ylabel="genre (positives)")
-    ap, baseline = counted["ap"].mean(), counted["floor"].mean()
-    digits = digits_apart(ap, baseline)
-    axes.set_title(f"macro AP {ap:.{digits}f}, no skill {baseline:.{digits}f} ({len(counted)} of {len(table)} genres)")
+    ap, baseline = table.loc[table["counted"], ["ap", "floor"]].mean()
+    digits, genres = digits_apart(ap, baseline), f"{table['counted'].sum()} of {len(table)} genres"
+    axes.set_title(f"macro AP {ap:.{digits}f}, no-skill baseline {baseline:.{digits}f} ({genres})")
     axes.spines[["top", "right"]].set_visible(False)
 
 # %% ../../nbs/31_report.plots.ipynb #c17ff1c6
@@ -297,8 +298,7 @@ def _draw_poster_cell(
     lines: Sequence[tuple[str, str]],  # (text, colour) of the lines below the picture
 ) -> None:
     "Draw one picture with its title above and its lines below."
-    width, height = figure.get_size_inches()
-    left, bottom, box_width, box_height = box
+    (width, height), (left, bottom, box_width, box_height) = figure.get_size_inches(), box
     axes = figure.add_axes((left / width, bottom / height, box_width / width, box_height / height), anchor="S")
     axes.set(xticks=[], yticks=[])
     if image is None:

@@ -22,8 +22,8 @@ from ..data.experiment import dataset_of, evaluation_loader, load_run_data
 from ..data.sampler import IterationSampler
 from ..data.split import Data
 from ..errors import ConfigError
-from ..metrics.intervals import digits_apart, paired_difference
-from ..metrics.metrics import summary_metrics, tune_thresholds
+from ..metrics.intervals import digits_apart, no_skill_baseline, paired_difference, verdict_of
+from ..metrics.metrics import METRICS, summary_metrics, tune_thresholds
 from ..params import Params, SwaParams
 from ..paths import write_json
 from .callbacks import Evaluation, better, metric_column
@@ -140,6 +140,18 @@ def greedy_soup(
 
 _METHODS = {"uniform": _uniform_average, "greedy": greedy_soup}
 
+# %% ../../nbs/42_train.averaging.ipynb #868742a3
+def _describe_choice(
+    summary: dict[str, Any],  # as in swa.json
+) -> str:
+    "Return a sentence on the weights that later jobs use with `auto`, and why."
+    digits = digits_apart(summary["value"], summary["best_single"])
+    figures = f"{summary['metric']} {summary['value']:.{digits}f} against {summary['best_single']:.{digits}f}"
+    side = "higher" if METRICS[summary["metric"]] == "max" else "lower"
+    if summary["helped"]:
+        return f"With `auto`, later jobs use the average, because its value is {side} ({figures})."
+    return f"With `auto`, later jobs use the best single checkpoint; the average's value is not {side} ({figures})."
+
 # %% ../../nbs/42_train.averaging.ipynb #473f35dc
 @dataclass(frozen=True)
 class Averaging:
@@ -151,13 +163,14 @@ class Averaging:
 
     def __str__(self) -> str:
         s, d = self.summary, self.summary["comparison"]
-        verdict = "helped" if s["helped"] else "did NOT help: the best single checkpoint stays the better choice"
-        digits = digits_apart(s["value"], s["best_single"], least=4)
-        interval = d["reason"] if d["low"] is None else f"95% interval {d['low']:+.4f} to {d['high']:+.4f}"
+        verdict = {"better": "helped", "worse": "made it worse"}.get(verdict_of(d), "made no clear difference")
+        digits = digits_apart(d["a"], d["b"])
+        sure = d["reason"] if d["low"] is None else f"95 % interval {d['low']:+.{digits}f} to {d['high']:+.{digits}f}"
+        baseline = f"; no-skill baseline {s['baseline']:.{digits}f}" if "baseline" in s else ""
         return (
-            f"Averaging {len(s['taken'])} of {s['candidates']} checkpoints {verdict}. "
-            f"{s['metric']} {s['value']:.{digits}f} against {s['best_single']:.{digits}f}; macro AP differs by "
-            f"{d['difference']:+.4f} ({interval})."
+            f"Averaging {len(s['taken'])} of {s['candidates']} checkpoints {verdict}: macro AP on validation data "
+            f"{d['b']:.{digits}f} against {d['a']:.{digits}f} of the best single checkpoint{baseline}; a difference of "
+            f"{d['difference']:+.{digits}f} ({sure}). {_describe_choice(s)}"
         )
 
 # %% ../../nbs/42_train.averaging.ipynb #488217fe
@@ -319,6 +332,7 @@ def _average(
         "taken": taken,
         "candidates": len(paths),
         "batch_norms_estimated": len(scorer.layers),
+        "baseline": no_skill_baseline(found.targets, trained.min_positives)["macro_ap"],
         "comparison": paired_difference(
             found.targets, single.scores, found.scores, data.genres, min_positives=trained.min_positives
         ),

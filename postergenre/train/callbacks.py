@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['CALLBACKS', 'Evaluation', 'FeatureCache', 'RunProgress', 'Run', 'Callback', 'Freeze', 'metric_column', 'better',
-           'EarlyStopping', 'checkpoint_meta', 'Checkpoints', 'MetricsFile', 'TensorBoard', 'Progress',
-           'create_callbacks']
+           'EarlyStopping', 'checkpoint_meta', 'Checkpoints', 'MetricsFile', 'Progress', 'create_callbacks']
 
 # %% ../../nbs/33_train.callbacks.ipynb #0478c0f9
 import importlib
@@ -32,7 +31,7 @@ from ..machine import show_progress
 from ..metrics.metrics import METRICS
 from ..model.classifier import first_stages, freeze, unfreeze
 from ..params import Params
-from ..paths import as_write_errors, project_root, write_atomically
+from ..paths import project_root, write_atomically
 from .checkpoints import Storage, plain_state, versions
 from .runs import is_finished
 from .schedules import Schedule, check_kwargs
@@ -141,6 +140,12 @@ class Callback:
 
     def on_end(self, run: Run) -> None:
         "Run after the last epoch."
+
+    def on_failure(self, run: Run) -> None:
+        "Run if training fails or is interrupted."
+
+    def on_results(self, run: Run, summary: dict[str, Any]) -> None:
+        "Run once the results of the best checkpoint are in summary.json."
 
     def state_dict(self) -> dict[str, Any]:
         "Return what must survive a restart, as plain data."
@@ -346,30 +351,6 @@ class MetricsFile(Callback):
             with write_atomically(run.folder / "metrics.csv") as unfinished:
                 pd.DataFrame(run.history).to_csv(unfinished, index=False)
 
-# %% ../../nbs/33_train.callbacks.ipynb #f57dddd7
-class TensorBoard(Callback):
-    "Write the same metrics for `tensorboard --logdir runs`; purge what a killed run logged after its last state."
-
-    def on_start(self, run: Run) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
-
-        place = run.folder / "tensorboard"
-        with as_write_errors(place):
-            self.writer = SummaryWriter(place, purge_step=run.epoch + 1) if run.is_main else None
-
-    def on_epoch_end(self, run: Run) -> None:
-        if not self.writer:
-            return
-        with as_write_errors(run.folder / "tensorboard"):
-            for name, value in run.history[-1].items():
-                if name != "epoch":
-                    self.writer.add_scalar(name, value, run.epoch)
-
-    def on_end(self, run: Run) -> None:
-        if self.writer:
-            with as_write_errors(run.folder / "tensorboard"):
-                self.writer.close()
-
 # %% ../../nbs/33_train.callbacks.ipynb #71a80420
 def _describe_batch(
     run: Run,
@@ -477,7 +458,7 @@ def _callback_class(name: str) -> type:
 def create_callbacks(
     spec: list[Any],  # names, or one-item mappings {name: arguments}
 ) -> list[Callback]:
-    "Return the callbacks of a params file, then those of every run: checkpoints, `metrics.csv`, TensorBoard, progress."
+    "Return the callbacks of a params file, then those of every run: checkpoints, `metrics.csv`, progress."
     callbacks: list[Callback] = []
     for item in spec:
         name, kwargs = next(iter(item.items())) if isinstance(item, dict) and len(item) == 1 else (item, {})
@@ -493,4 +474,4 @@ def create_callbacks(
         callbacks.append(kind(**kwargs))
     if not any(isinstance(callback, Checkpoints) for callback in callbacks):
         callbacks.append(Checkpoints())
-    return [*callbacks, MetricsFile(), TensorBoard(), Progress()]
+    return [*callbacks, MetricsFile(), Progress()]

@@ -8,6 +8,7 @@ __all__ = ['smooth', 'Suggestion', 'suggest', 'RangeTest', 'read_range_test', 'f
 # %% ../../nbs/41_train.finder.ipynb #894d511a
 import copy
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -198,6 +199,7 @@ def read_range_test(
 def _write_range_test(
     run: Run,
     table: pd.DataFrame,  # from `_range_test`
+    seconds: float,  # duration of the job
 ) -> None:
     "Write the curve, the parameters and the summary in one step, after what `overwrite` replaces was moved aside."
     if run.params.overwrite:
@@ -207,6 +209,7 @@ def _write_range_test(
         "experiment_name": run.params.experiment_name,
         "job": "lr_find",
         "steps": len(table),
+        "seconds": seconds,
         "suggestion": {k: v if v is None or isinstance(v, str) else float(v) for k, v in suggestion},
         "start": run.start,
         "data_hash": run.data.data_hash,
@@ -228,6 +231,7 @@ def find_lr(
     "Run the range test of an experiment and write it; read a finished one instead of running it again."
     if params.experiment_name == Params().experiment_name:  # that folder is for the training
         params = params.model_copy(update={"experiment_name": f"{params.experiment_name}_lr_find"})
+    began = time.monotonic()
     params, accelerator = with_root(params), create_accelerator(params)
     folder, lock, new = run_folder(params), None, False
     if accelerator.is_main_process:
@@ -241,7 +245,7 @@ def find_lr(
                 run, params.lrf_min_lr, params.lrf_max_lr, params.lrf_iterations, params.lrf_stop_factor
             )
             if run.is_main:
-                _write_range_test(run, table)
+                _write_range_test(run, table, time.monotonic() - began)
         accelerator.wait_for_everyone()
     finally:
         release(lock)

@@ -140,12 +140,13 @@ def _run_callbacks(
 def _at_work(
     run: Run,
 ) -> Iterator[None]:
-    "Add the duration of the block to that of the run; release the run's lock if the block fails."
+    "Add the duration of the block to that of the run; release the run's lock and end its trackers if the block fails."
     began = time.monotonic()
     try:
         yield
     except BaseException:
         release(run.lock)  # an interrupted kernel keeps its process
+        _run_callbacks(run, "on_failure")
         raise
     run.seconds += time.monotonic() - began
 

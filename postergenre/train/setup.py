@@ -35,9 +35,9 @@ from .callbacks import Run, create_callbacks
 from .checkpoints import load_checkpoint
 from .features import StoredFeatures, is_backbone_frozen, stored_features
 from .losses import balanced_pos_weight, create_loss
-from .runs import mark_run, release, replace_files, set_aside
+from .runs import is_finished, mark_run, release, replace_files, set_aside
 from .schedules import create_optimizer, create_schedule
-from .start import load_start
+from .start import TensorBoard, Trackers, check_trackers, load_start, other_trackers
 from .state import CannotResume, check_data, load_state, open_run, restore_state, tell_progress
 
 # %% ../../nbs/38_train.setup.ipynb #3c1f7a02
@@ -91,6 +91,7 @@ def create_accelerator(
         "mixed_precision": precision,
         "cpu": not torch.accelerator.is_available(),  # otherwise Accelerate finds no other process on such a machine
         "kwargs_handlers": [InitProcessGroupKwargs(timeout=_LONGEST_WAIT)],
+        "log_with": other_trackers(params) or None,
     }
     try:
         accelerator = Accelerator(**options)
@@ -156,7 +157,8 @@ def create_run(
         model = create_model(
             params.model_name, len(data.genres), tuple(params.img_size), pretrained, params.model_kwargs, prevalence
         )
-    run = Run(params, folder, data, model, accelerator=accelerator, callbacks=create_callbacks(params.callbacks))
+    callbacks = [*create_callbacks(params.callbacks), TensorBoard(), Trackers()]
+    run = Run(params, folder, data, model, accelerator=accelerator, callbacks=callbacks)
     if state and "model" in state:
         model.load_state_dict(state["model"])
     elif state:  # finished, and only the best checkpoint was kept
@@ -343,6 +345,8 @@ def prepare(
 ) -> Run:
     "Return a run ready for `fit`, new or restored; raise `ConfigError` before anything is trained."
     began, params = time.monotonic(), with_root(params)
+    if not is_finished(run_folder(params)):
+        check_trackers(params.trackers)
     accelerator = create_accelerator(params)
     folder, lock, new = run_folder(params), None, False
     if accelerator.is_main_process:

@@ -185,7 +185,7 @@ def restore_state(
         run.ema.module.load_state_dict(state["ema"])
     if run.accelerator.scaler is not None:
         run.accelerator.scaler.load_state_dict(state["scaler"])
-    for callback, values in zip(run.callbacks, state["callbacks"], strict=True):
+    for callback, values in zip(run.callbacks, state["callbacks"], strict=False):  # an older state has no trackers
         callback.load_state_dict(values)
 
 # %% ../../nbs/37_train.state.ipynb #ef6023b0

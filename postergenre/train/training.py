@@ -22,7 +22,7 @@ from ..data.split import Data
 from ..errors import ConfigError
 from ..metrics.intervals import confidence_interval
 from ..metrics.metrics import describe_evaluable, evaluable_genres, genre_table, summary_metrics
-from ..params import SMOKE_RUNS, EvaluateParams, Params, RunJobParams
+from ..params import SMOKE_RUNS, Params, RunJobParams
 from ..paths import write_atomically, write_json
 from .callbacks import Evaluation, Run
 from .checkpoints import load_checkpoint, model_of, spare_checkpoints, versions
@@ -104,6 +104,8 @@ def finalize(
         _write_summary(run, best, checkpoint["meta"]["epoch"], began)
     run.accelerator.wait_for_everyone()
     summary = read_json(run.folder / SUMMARY, "valid", "best_epoch", "epochs", "stopped")
+    for callback in () if finished else run.callbacks:
+        callback.on_results(run, summary)
     if run.is_main:
         _discard_spare_files(run.folder, summary.get("keep", "all"))
         remove_replaced(run.folder)
@@ -209,7 +211,7 @@ def _complete_replacement(
 
 
 def ensure_smoke_run(
-    params: Params | RunJobParams | EvaluateParams | None = None,  # of a job on a finished run; None: the defaults
+    params: Params | RunJobParams | None = None,  # of a job on a finished run; None: the defaults
 ) -> None:
     "Train the smoke run if `params` name it and it is not finished; do nothing for any other run."
     training = params.training if isinstance(params, RunJobParams) else params
