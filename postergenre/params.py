@@ -179,9 +179,7 @@ class TrainingParams(Schema):
         {"lr": 1e-3, "weight_decay": 0.05}, "arguments of the optimizer; lr is the base rate"
     )
     backbone_lr_factor: Number = _parameter(1.0, "rate of the backbone as a multiple of the head's", gt=0, le=10)
-    layer_decay: Number | None = _parameter(
-        None, "rate of each layer of the backbone as a multiple of the next layer's; none: one rate", gt=0, le=1
-    )
+    layer_decay: Number | None = _parameter(None, "rate of a layer as a multiple of the next one's", gt=0, le=1)
     scheduler: Literal["constant", "step", "one_cycle", "cosine_restarts"] = _parameter(
         "constant", "learning-rate schedule: constant, step, one_cycle or cosine_restarts; stepped per batch"
     )
@@ -194,9 +192,7 @@ class TrainingParams(Schema):
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = _parameter(
         "auto", "precision of the forward pass; auto: bf16 if the processor or GPU computes in it"
     )
-    compile: Flag = _parameter(
-        False, "use torch.compile; it costs a minute or more at the start, which only long runs earn back"
-    )
+    compile: Flag = _parameter(False, "use torch.compile: a minute or more at the start, so for long runs only")
     valid_metric: Literal["macro_ap", "micro_ap", "macro_auc", "micro_auc", "macro_f1", "micro_f1", "loss"] = (
         _parameter("macro_ap", "metric that chooses the best checkpoint: macro_ap, micro_ap, macro_auc, ..., loss")
     )

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SoftRoot', 'create_head', 'best_precision', 'keep_freed_memory', 'Float32Depthwise', 'PosterClassifier',
-           'backbone_kwargs', 'create_model', 'freeze', 'unfreeze', 'parts_table', 'layers_of', 'stages_of',
-           'first_stages', 'not_finite', 'check_finite']
+           'backbone_kwargs', 'create_model', 'freeze', 'unfreeze', 'parts_table', 'part_names', 'check_frozen',
+           'layers_of', 'stages_of', 'first_stages', 'not_finite', 'check_finite']
 
 # %% ../../nbs/24_model.classifier.ipynb #b0e1abd1
 import ctypes
@@ -319,6 +319,32 @@ def parts_table(
             )
     return pd.DataFrame(rows).set_index("part")
 
+# %% ../../nbs/24_model.classifier.ipynb #a16c0010
+def part_names(
+    parts: Any,  # as given in the params file
+) -> list[str]:
+    "Return the names of parts as a list; raise `ConfigError` if they are anything else."
+    found = [parts] if isinstance(parts, str) else parts
+    if not isinstance(found, list | tuple) or not found or not all(isinstance(part, str) and part for part in found):
+        raise ConfigError(
+            f"`callbacks`: parts of freeze is {parts!r}; allowed: names of the model's parts, such as [backbone]. "
+            "To freeze nothing, leave freeze out."
+        )
+    return list(found)
+
+
+def check_frozen(
+    model: nn.Module,
+    parts: list[str],  # that should be frozen
+) -> None:
+    "Raise `RuntimeError` if training would change a frozen part."
+    moving = [name for name, module in model.named_modules() if module.training]
+    moving += [name for name, value in model.named_parameters() if value.requires_grad]
+    for part in parts:
+        wrong = [name for name in moving if f"{name}.".startswith(f"{part}.")]
+        if wrong:
+            raise RuntimeError(f"`{part}` should be frozen, but {wrong[0]} would change.")
+
 # %% ../../nbs/24_model.classifier.ipynb #a16c0002
 def layers_of(
     backbone: nn.Module,  # network of timm
@@ -339,12 +365,12 @@ def _parts_in_one_stage(
     for name, _ in module.named_parameters(recurse=False):
         yield prefix + name, stages.get(prefix + name)
     for name, child in module.named_children():
-        whole = prefix + name
-        found = {stages[f"{whole}.{key}"] for key, _ in child.named_parameters() if f"{whole}.{key}" in stages}
+        path = prefix + name
+        found = {stages[f"{path}.{key}"] for key, _ in child.named_parameters() if f"{path}.{key}" in stages}
         if len(found) > 1:
-            yield from _parts_in_one_stage(child, stages, f"{whole}.")
+            yield from _parts_in_one_stage(child, stages, f"{path}.")
         else:
-            yield whole, next(iter(found), None)
+            yield path, next(iter(found), None)
 
 
 def stages_of(

@@ -29,7 +29,7 @@ from ..data.split import Data
 from ..errors import ConfigError, any_case, nearest
 from ..machine import show_progress
 from ..metrics.metrics import METRICS
-from ..model.classifier import first_stages, freeze, unfreeze
+from ..model.classifier import check_frozen, first_stages, freeze, part_names, unfreeze
 from ..params import Params
 from ..paths import project_root, write_atomically
 from .checkpoints import Storage, plain_state, versions
@@ -155,19 +155,6 @@ class Callback:
         "Restore what `state_dict` returned."
 
 # %% ../../nbs/33_train.callbacks.ipynb #edd14eb8
-def _checked_parts(
-    parts: Any,  # as given in the params file
-) -> list[str]:
-    "Return the names of parts as a list; raise `ConfigError` if they are anything else."
-    found = [parts] if isinstance(parts, str) else parts
-    if not isinstance(found, list | tuple) or not found or not all(isinstance(part, str) and part for part in found):
-        raise ConfigError(
-            f"`callbacks`: parts of freeze is {parts!r}; allowed: names of the model's parts, such as [backbone]. "
-            "To freeze nothing, leave freeze out."
-        )
-    return list(found)
-
-
 def _checked_plan(
     stages: Any,  # as given in the params file
     unfreeze_at: Any,  # as given in the params file
@@ -186,19 +173,6 @@ def _checked_plan(
         )
     return plan
 
-# %% ../../nbs/33_train.callbacks.ipynb #a16c0202
-def _check_still(
-    model: nn.Module,
-    parts: list[str],  # that should be frozen
-) -> None:
-    "Raise `RuntimeError` if training would change a frozen part."
-    moving = [name for name, module in model.named_modules() if module.training]
-    moving += [name for name, value in model.named_parameters() if value.requires_grad]
-    for part in parts:
-        wrong = [name for name in moving if f"{name}.".startswith(f"{part}.")]
-        if wrong:
-            raise RuntimeError(f"`{part}` should be frozen, but {wrong[0]} would change.")
-
 # %% ../../nbs/33_train.callbacks.ipynb #a16c0201
 class Freeze(Callback):
     "Freeze parts of the model or its first stages, both parameters and batch-norm statistics."
@@ -213,7 +187,7 @@ class Freeze(Callback):
             raise ConfigError("`callbacks`: unfreeze_at of freeze is given without stages. Give stages too.")
         if stages is not None and parts is not None:
             raise ConfigError("`callbacks`: freeze is given both parts and stages. Give one of them.")
-        self.parts = _checked_parts("backbone" if parts is None else parts) if stages is None else []
+        self.parts = part_names("backbone" if parts is None else parts) if stages is None else []
         self.plan = {} if stages is None else _checked_plan(stages, unfreeze_at)
 
     def on_setup(self, run: Run) -> None:
@@ -231,13 +205,12 @@ class Freeze(Callback):
         if self.plan:
             self._unfreeze(run, self.plan[max(epoch for epoch in self.plan if epoch <= run.epoch + 1)])
         run.model.train()
-        _check_still(run.model, self.parts)
+        check_frozen(run.model, self.parts)
 
     def _unfreeze(self, run: Run, stages: int) -> None:
         kept = first_stages(run.model, stages)
         if kept != self.parts:
-            unfreeze(run.model, self.parts)
-            freeze(run.model, kept)
+            freeze(unfreeze(run.model, self.parts), kept)
             self.parts = kept
 
 # %% ../../nbs/33_train.callbacks.ipynb #057dd025
