@@ -117,7 +117,7 @@ def open_bench(params: BenchParams) -> Path:
     "Return the folder of the benchmark, empty or with results that may stay; raise `ConfigError` if it holds others."
     folder, now = runs_path() / params.experiment_name, fingerprint(params)
     file = folder / "stamp.json"
-    if not file.is_file() and any(folder.iterdir()):
+    if folder.is_dir() and not file.is_file() and any(folder.iterdir()):
         raise ConfigError(f"`experiment_name`: runs/{folder.name} holds something that is no benchmark. Give another.")
     remedy = "Remove that folder, or give another experiment_name."
     before = read_json(file, remedy=remedy) if file.is_file() else {}
