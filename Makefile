@@ -90,7 +90,8 @@ tidy: install
 	@python -m postergenre tidy
 
 lab: install
-	jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.tornado_settings='{"websocket_max_message_size": 536870912}' nbs/index.ipynb
+	jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.tornado_settings='{"websocket_max_message_size": 536870912}' \
+		--ServerApp.root_dir='$(CURDIR)' --LabApp.default_url=/lab/tree/nbs/index.ipynb
 
 # voila.json says what is served and to whom; each visitor has a kernel of their own, and the next one is kept warm.
 # Without MODEL, a finished run is chosen on the page

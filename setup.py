@@ -17,10 +17,10 @@ class BuildWithProject(build_py):
     "Add the job notebooks and params files, from which `python -m postergenre new` makes a project."
 
     def run(self):
-        if self.editable_mode:  # they are read from the repository
+        built = Path(self.build_lib, settings["lib_path"])
+        if self.editable_mode or built.resolve() == Path(settings["lib_path"]).resolve():  # read from the repository
             super().run()
             return
-        built = Path(self.build_lib, settings["lib_path"])
         shutil.rmtree(built, ignore_errors=True)  # what an earlier build left there would be in the wheel
         super().run()
         for name in settings["project_files"].split():

@@ -18,10 +18,10 @@ from typing import Any
 
 # %% ../nbs/01_paths.ipynb #f1282189
 def project_root() -> Path:
-    "Return the nearest folder, here or above, with `nbs/` and `params/`; otherwise the current folder."
+    "Return the nearest folder, here or above, with `nbs/train.ipynb` and `params/`; otherwise the current folder."
     here = Path.cwd().resolve()
     for folder in (here, *here.parents):
-        if (folder / "nbs").is_dir() and (folder / "params").is_dir():
+        if (folder / "nbs" / "train.ipynb").is_file() and (folder / "params").is_dir():
             return folder
     return here
 

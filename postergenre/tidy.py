@@ -7,6 +7,7 @@ __all__ = ['Spare', 'spare_files', 'tidy']
 
 # %% ../nbs/66_tidy.ipynb #2432a673
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ import click
 
 from .errors import ConfigError
 from .paths import runs_path
-from .train.checkpoints import load_plain, spare_checkpoints
+from .report.comparison import runs_started_from
+from .train.checkpoints import load_checkpoint, load_plain, spare_checkpoints
 from .train.runs import SUMMARY, is_finished, is_locked, locked_run, read_json
 from .train.state import shrink_state
 
@@ -45,64 +47,94 @@ def _keep(
     return "best" if wanted == "averaging" and (folder / "swa.json").is_file() else wanted
 
 
+def _is_needed(
+    folder: Path,  # of a finished training run
+) -> bool:
+    "Return True if an unfinished run may still read a checkpoint of this one."
+    return not all(is_finished(folder.with_name(name)) for name in runs_started_from(folder))
+
+# %% ../nbs/66_tidy.ipynb #b0370e00
 def _spare_in_run(
     folder: Path,  # runs/NAME
 ) -> Iterator[Spare]:
-    "Yield what a finished training run does not need."
-    if not is_finished(folder) or not (folder / "state.pth").is_file():
+    "Yield what a finished training run does not need; raise `ConfigError` or `FileNotFoundError` if it is damaged."
+    if not is_finished(folder) or not (folder / "state.pth").is_file() or _is_needed(folder):
         return
-    keep = _keep(folder)
-    for path in spare_checkpoints(folder, keep):
-        yield Spare(path, _size(path), f"{folder.name} is finished, and keeps its best checkpoint")
-    if keep != "all" and "model" in load_plain(folder / "state.pth"):
-        yield Spare(
-            folder / "state.pth", _size(folder / "state.pth"), f"{folder.name} is finished; only resuming needs it"
-        )
+    load_checkpoint(folder / "model.best.pth")
+    keep, path = _keep(folder), folder / "state.pth"
+    for spare in spare_checkpoints(folder, keep):
+        if not spare.is_symlink():
+            yield Spare(spare, _size(spare), f"{folder.name} is finished; only averaging again would need it")
+    if keep != "all" and "model" in load_plain(path):
+        yield Spare(path, _size(path), f"{folder.name} is finished, and will not be resumed")
 
 # %% ../nbs/66_tidy.ipynb #3c5e18fe
-_MADE_AGAIN = {
-    "cache": "decoded posters and features, made again when needed",
-    "pictures": "checks of pictures, made again",
-}
+def _made_again(
+    runs: Path,  # runs folder
+) -> Iterator[Spare]:
+    "Yield what a job makes again when it needs it. Only what looks like the project's own is listed."
+    for index in runs.glob("cache/*/index.json"):
+        yield Spare(index.parent, _size(index.parent), "decoded posters or features; made again when needed")
+    for path in runs.glob("pictures/*.npz"):
+        if re.fullmatch("[0-9a-f]{16}", path.stem):
+            yield Spare(path, _size(path), "checks of pictures; made again when needed")
 
-
+# %% ../nbs/66_tidy.ipynb #c81cc5b6
 def spare_files(
     runs: Path | None = None,  # runs folder; None: `runs_path`
 ) -> list[Spare]:
     "Return what could be removed from the runs folder, the largest first."
-    runs, found = runs or runs_path(), []
-    folders = sorted(path for path in runs.glob("*") if path.is_dir() and not path.is_symlink())
-    busy = [folder for folder in folders if is_locked(folder)]
-    for folder in folders:
-        if folder.name in _MADE_AGAIN and not busy:
-            found.append(Spare(folder, _size(folder), _MADE_AGAIN[folder.name]))
-        elif folder.name in _MADE_AGAIN or folder in busy:
-            continue
-        elif not any(folder.iterdir()):
-            found.append(Spare(folder, 0, "empty folder of a job that failed"))
-        else:
-            with contextlib.suppress(ConfigError):  # a damaged run is left as it is
-                found += _spare_in_run(folder)
+    runs = runs or runs_path()
+    folders = [path for path in sorted(runs.glob("[!.]*")) if path.is_dir() and not path.is_symlink()]
+    idle = [folder for folder in folders if not is_locked(folder)]
+    found = [Spare(path, _size(path), "deleted on the page compare") for path in sorted(runs.glob(".deleted/*/*"))]
+    if idle == folders:
+        found += _made_again(runs)
+    for folder in idle:
+        if not any(folder.iterdir()):
+            found.append(Spare(folder, 0, "empty folder"))
+        with contextlib.suppress(ConfigError, FileNotFoundError):  # a damaged run is left as it is
+            found += _spare_in_run(folder)
     return sorted(found, key=lambda spare: -spare.size)
 
 # %% ../nbs/66_tidy.ipynb #6938fd65
 def _remove(
     spare: Spare,
 ) -> None:
-    "Remove a spare file or folder; shorten the state of a finished run."
+    "Remove a spare file or folder, or shorten the state of a finished run; raise `ConfigError` or `OSError`."
     if spare.path.name == "state.pth":
         shrink_state(spare.path.parent)
+    elif not spare.size:
+        spare.path.rmdir()
     elif spare.path.is_dir():
         shutil.rmtree(spare.path)
     else:
         spare.path.unlink()
 
 
-def _megabytes(
-    size: int,  # bytes
-) -> str:
-    "Return a size in MB as text."
-    return f"{size / 1e6:,.1f} MB"
+def _remove_from_run(
+    spare: Spare,  # in the folder of a run
+) -> None:
+    "Remove it if the run still does not need it; raise `ConfigError` or `OSError` if that is not so."
+    folder = spare.path.parent
+    with locked_run(folder, patience=0):
+        if spare.path not in [still.path for still in _spare_in_run(folder)]:
+            raise ConfigError(f"runs/{folder.name} has changed.")
+        _remove(spare)
+
+# %% ../nbs/66_tidy.ipynb #232c1737
+def _ask(
+    found: list[Spare],
+    runs: Path,  # runs folder
+) -> bool:
+    "List what could be removed, and return True if the user agrees to remove it."
+    for spare in found:
+        click.echo(f"{spare.size / 1e6:>10,.1f} MB  {spare.path.relative_to(runs)}  ({spare.reason})")
+    total = sum(spare.size for spare in found)
+    try:
+        return click.confirm(f"Remove these {len(found)}, {total / 1e6:,.1f} MB in all, from {runs}?")
+    except click.Abort:
+        return False
 
 # %% ../nbs/66_tidy.ipynb #7fe2a584
 def tidy(
@@ -110,24 +142,19 @@ def tidy(
 ) -> int:
     "List what could be removed from the runs folder, ask, and remove it; return the number of bytes freed."
     runs = runs or runs_path()
-    found = spare_files(runs)
-    for spare in found:
-        click.echo(f"{_megabytes(spare.size):>12}  {spare.path.relative_to(runs)}  ({spare.reason})")
-    total = sum(spare.size for spare in found)
+    found, freed = spare_files(runs), 0
     if not found:
         click.echo(f"Nothing in {runs} could be removed.")
         return 0
-    try:
-        agreed = click.confirm(f"Remove these {len(found)}, {_megabytes(total)} in all, from {runs}?")
-    except click.Abort:
-        agreed = False
-    if not agreed:
+    if not _ask(found, runs):
         click.echo("Nothing was removed.")
         return 0
-    before = sum(_size(spare.path) for spare in found)
     for spare in found:
-        with contextlib.ExitStack() as stack:
-            if spare.path.parent != runs:
-                stack.enter_context(locked_run(spare.path.parent, patience=0))
-            _remove(spare)
-    return before - sum(_size(spare.path) for spare in found if spare.path.exists())
+        in_run = spare.path.parent.parent == runs and (spare.path.parent / SUMMARY).is_file()
+        try:
+            _remove_from_run(spare) if in_run else _remove(spare)
+        except (ConfigError, OSError) as error:
+            click.echo(f"{spare.path.relative_to(runs)} was left: {error}")
+        freed += spare.size - (_size(spare.path) if spare.path.exists() else 0)
+    click.echo(f"{freed / 1e6:,.1f} MB were freed.")
+    return freed

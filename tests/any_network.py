@@ -36,6 +36,7 @@ TINY = {
     "batch_size": 16,
     "num_iteration_on_epoch": 2,
     "n_epochs": 2,
+    "keep": "averaging",
     "num_workers": 0,
     "min_positives": 3,
     "split_fractions": [0.6, 0.2, 0.2],

@@ -18,6 +18,7 @@ SMALL = {
     "batch_size": 8,
     "num_iteration_on_epoch": 4,
     "n_epochs": 3,
+    "keep": "all",
     "pretrained": False,
     "num_workers": 0,
     "min_positives": 2,

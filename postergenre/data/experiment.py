@@ -89,7 +89,9 @@ def check_validation(
         everywhere = [
             genre for genre, count in zip(data.genres, targets.sum(axis=0), strict=True) if count == len(targets)
         ]
-        way_out = "Lower `min_positives`, or give" if min_positives > 1 else "Give"
+        way_out = (
+            "Lower `min_positives` (3 is the least that gives intervals), or give" if min_positives > 1 else "Give"
+        )
         if everywhere:
             way_out = f"All validation posters have {summarize_names(everywhere)}, so nothing tells them apart: give"
         raise ConfigError(

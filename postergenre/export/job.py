@@ -294,7 +294,11 @@ def chosen_weights(
         wanted = "swa" if helped else "best"
     path = folder / f"model.{wanted}.pth"
     if not path.is_file():
-        first = " Run nbs/swa.ipynb with the same params file first." if wanted == "swa" else f" {RETRAIN}"
+        first = f" {RETRAIN}"
+        if wanted == "swa":
+            first = " Run nbs/swa.ipynb with the same params file first."
+        elif wanted == "last":
+            first = " A run keeps it with `keep: all`: train it again with that and `overwrite: true`."
         raise ConfigError(f"`export_weights`: given {wanted!r}, but runs/{folder.name} has no {path.name}.{first}")
     return path
 

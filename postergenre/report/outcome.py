@@ -67,8 +67,11 @@ def describe_outcome(
         lines.insert(0, _main_result("valid", valid["macro_ap"], interval, valid["macro_ap_floor"]))
     if job == "evaluate":
         facts = read_json(folder / "evaluation.json", "split", "metrics")
-        found = facts["metrics"]["macro_ap"]
-        lines.insert(0, _main_result(facts["split"], found["value"], found, found["floor"]))
+        found = facts["metrics"].get("macro_ap")
+        if found:
+            lines.insert(0, _main_result(facts["split"], found["value"], found, found["floor"]))
+        else:
+            lines.insert(0, "No macro AP: no genre has enough positives in this split; see `min_positives`.")
     values = {"name": shlex.quote(folder.name), "run": shlex.quote(_near(folder))}
     return "\n".join([*lines, *(f"Next: {command.format(**values)}" for command in NEXT[job])])
 

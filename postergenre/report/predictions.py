@@ -8,6 +8,7 @@ __all__ = ['FinishedRun', 'open_finished', 'Predictions', 'scores_of_split', 'Th
 
 # %% ../../nbs/50_report.predictions.ipynb #4a62c70d
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -253,6 +254,18 @@ def _exported_thresholds(
     except ConfigError:
         return None
 
+
+def _are_same(
+    exported: dict[str, float] | None,  # from `_exported_thresholds`
+    chosen: dict[str, float],  # by genre
+) -> bool:
+    "Return True if thresholds are equal up to the precision of stored predictions, which has six digits."
+    return (
+        exported is not None
+        and exported.keys() == chosen.keys()
+        and all(math.isclose(exported[genre], chosen[genre], abs_tol=2e-6) for genre in chosen)
+    )
+
 # %% ../../nbs/50_report.predictions.ipynb #eb004044
 def save_thresholds(
     run: FinishedRun,
@@ -284,6 +297,6 @@ def save_thresholds(
     if replaced:
         words += f" They replace thresholds chosen by: {replaced['rule']}."
     export = run.folder / "export.json"
-    if export.is_file() and _exported_thresholds(export) != chosen["thresholds"]:
+    if export.is_file() and not _are_same(_exported_thresholds(export), chosen["thresholds"]):
         words += " model.ts, model.pt2 and model.onnx hold other thresholds: run nbs/to_torchscript.ipynb again."
     return words

@@ -209,6 +209,20 @@ def _stored_averaging(
         "Give `overwrite: true` to replace it."
     )
 
+# %% ../../nbs/42_train.averaging.ipynb #b7d1d6ef
+def _kept_average(
+    folder: Path,
+    params: SwaParams | Params,
+) -> Averaging | None:
+    "Return the existing average of these settings if its checkpoints have been removed since, otherwise None."
+    if (folder / "checkpoints").is_dir() or not all(
+        (folder / name).is_file() for name in ("swa.json", "model.swa.pth")
+    ):
+        return None
+    summary = read_json(folder / "swa.json", "method", "bn_batches", "table")
+    same = (summary["method"], summary["bn_batches"]) == (params.swa_method, params.swa_bn_batches)
+    return Averaging(folder, pd.DataFrame(summary["table"]), summary) if same else None
+
 # %% ../../nbs/42_train.averaging.ipynb #f232ee27
 def average_run(
     params: SwaParams | Params,
@@ -216,6 +230,8 @@ def average_run(
     "Average the stored checkpoints of a finished run, and write `model.swa.pth` and `swa.json` in one step."
     check_single_process("swa")
     folder, trained, _ = finished_run(params)
+    if not params.overwrite and (kept := _kept_average(folder, params)):
+        return kept
     paths = stored_checkpoints(folder)[: params.swa_checkpoints]
     if len(paths) < 2:
         raise ConfigError(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['versions', 'plain_state', 'save_plain', 'save_checkpoint', 'load_plain', 'load_checkpoint', 'find_checkpoint',
-           'model_of', 'Storage', 'stored_checkpoints', 'spare_checkpoints']
+           'model_of', 'Storage', 'stored_checkpoints', 'spare_checkpoints', 'most_kept']
 
 # %% ../../nbs/32_train.checkpoints.ipynb #6dad264a
 import pickle
@@ -224,8 +224,8 @@ def stored_checkpoints(
         raise ConfigError(f"runs/{folder.name}/{index.name} is damaged: it names no files. {RETRAIN}") from None
     if not (folder / "checkpoints").is_dir():
         raise ConfigError(
-            f"runs/{folder.name} keeps only its best checkpoint. To average several, train it with `keep: averaging`, "
-            "and with `overwrite: true` if it has to have the same name."
+            f"runs/{folder.name} no longer has the checkpoints to average: it was trained with `keep: best`, or tidied "
+            "up. Train it again with `keep: averaging` and `overwrite: true`, or under another name."
         )
     if missing := [str(path.relative_to(folder)) for path in paths if not path.is_file()]:
         raise ConfigError(f"runs/{folder.name} lacks {', '.join(missing)}, which {index.name} names. {RETRAIN}")
@@ -239,3 +239,11 @@ def spare_checkpoints(
     "Return the checkpoints that a finished run need not keep: files, and the folder of the best few."
     names = {"best": ["model.last.pth", "checkpoints"], "averaging": ["model.last.pth"], "all": []}[keep]
     return [folder / name for name in names if (folder / name).exists()]
+
+# %% ../../nbs/32_train.checkpoints.ipynb #51a747fb
+def most_kept(
+    one: str,  # best, averaging or all
+    other: str,
+) -> str:
+    "Return the value of `keep` that keeps more."
+    return max(one, other, key=("best", "averaging", "all").index)

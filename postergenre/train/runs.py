@@ -339,9 +339,10 @@ def check_finished(
 # %% ../../nbs/22_train.runs.ipynb #a3e10012
 def _move_away(
     folder: Path,  # folder of a run that this process has locked
+    to: str = ".replaced",  # name of the folder in runs/ that takes it
 ) -> Path:
-    "Move a run to runs/.replaced by one rename, and return its new place."
-    places = (folder.parent / ".replaced" / folder.name / str(number) for number in itertools.count(1))
+    "Move a run away by one rename, and return its new place."
+    places = (folder.parent / to / folder.name / str(number) for number in itertools.count(1))
     place = next(place for place in places if not place.exists())
     with as_write_errors(place):
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -409,9 +410,9 @@ def write_note(
 def delete_run(
     folder: Path,  # folder of a run
 ) -> Path:
-    "Move a run to runs/.replaced, and return its new place; raise `ConfigError` if a process is writing it."
+    "Move a run to runs/.deleted, and return its new place; raise `ConfigError` if a process is writing it."
     with _idle_run(folder):
-        return _move_away(folder)
+        return _move_away(folder, ".deleted")
 
 # %% ../../nbs/22_train.runs.ipynb #ddd1f462
 def _check_new_name(
@@ -435,7 +436,9 @@ def rename_run(
 ) -> Path:
     "Rename a run and its executed notebook, and return the new folder; raise `ConfigError` if that is not possible."
     target = _check_new_name(folder, name)
-    with _idle_run(folder), as_write_errors(folder):
+    with _idle_run(folder), locked_run(target, patience=0), as_write_errors(folder):
+        if target.exists():
+            raise ConfigError(f"runs/{name} already exists. Choose another name.")
         os.rename(folder, target)
         path, notebook = target / "params.yaml", folder.with_name(f"{folder.name}.ipynb")
         if path.is_file():

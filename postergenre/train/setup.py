@@ -345,8 +345,6 @@ def prepare(
 ) -> Run:
     "Return a run ready for `fit`, new or restored; raise `ConfigError` before anything is trained."
     began, params = time.monotonic(), with_root(params)
-    if not is_finished(run_folder(params)):
-        check_trackers(params.trackers)
     accelerator = create_accelerator(params)
     folder, lock, new = run_folder(params), None, False
     if accelerator.is_main_process:
@@ -354,6 +352,8 @@ def prepare(
     accelerator.wait_for_everyone()
     new = broadcast_object_list([new])[0]
     try:
+        if new or not is_finished(folder):
+            check_trackers(params.trackers)
         try:
             run = create_run(params, folder, accelerator) if new else _continue_run(params, folder, accelerator)
         except CannotResume:

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -301,6 +302,13 @@ def _end_as_failed(
         tracker.finish()
 
 # %% ../../nbs/36_train.start.ipynb #481e3667
+def _without_password(
+    text: str,  # may contain an address with a user name and a password
+) -> str:
+    "Return a text whose addresses show neither user names nor passwords."
+    return re.sub(r"//[^/@\s]+@", "//…@", text)
+
+
 def _each_tracker(
     run: Run,
     action: Callable[[GeneralTracker], None],
@@ -311,7 +319,7 @@ def _each_tracker(
             action(tracker)
         except Exception as error:  # each package has its own
             run.accelerator.trackers.remove(tracker)
-            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            reason = _without_password(f"{type(error).__name__}: {error}".partition("\n")[0])
             print(f"{tracker.name} failed, so the run goes on without it ({reason[:300]})", flush=True)
 
 # %% ../../nbs/36_train.start.ipynb #4c0f6d3d
@@ -342,11 +350,11 @@ def _start_trackers(
         config = None if ids else _plain_params(run.params)
         run.accelerator.init_trackers("postergenre", config, _start_options(run, ids))
     except Exception as error:  # each package has its own
-        reason = str(error).partition("\n")[0]
+        reason = _without_password(str(error).partition("\n")[0])
         _give_up_trackers(run)
         raise ConfigError(
             f"`trackers`: {' and '.join(other_trackers(run.params))} could not be started ({type(error).__name__}: "
-            f"{reason}). Nothing was trained. Start the server or log in, or leave it out of `trackers`."
+            f"{reason}). No epoch was trained. Start the server or log in, or leave it out of `trackers`."
         ) from error
 
 # %% ../../nbs/36_train.start.ipynb #11345904

@@ -21,9 +21,18 @@ from ..model.backbone import check_model_name
 from ..model.classifier import check_finite
 from ..params import Params
 from .callbacks import Run, create_callbacks
-from .checkpoints import load_plain, save_plain
+from .checkpoints import load_plain, most_kept, save_plain
 from .losses import create_loss
-from .runs import is_finished, lock_run, mark_run, read_run, read_run_params, release
+from postergenre.train.runs import (
+    SUMMARY,
+    is_finished,
+    lock_run,
+    mark_run,
+    read_json,
+    read_run,
+    read_run_params,
+    release,
+)
 from .schedules import create_optimizer, create_schedule
 from .start import describe_seen
 
@@ -195,6 +204,9 @@ def tell_progress(
     "Print that a run is finished or where it resumes, and which posters its initial weights have seen."
     if run.is_main and run.is_finished:
         print(f"runs/{run.folder.name} is finished. It is shown, not trained again; `overwrite: true` starts it again.")
+        kept = read_json(run.folder / SUMMARY).get("keep", "all")
+        if most_kept(kept, run.params.keep) != kept:
+            print(f"It finished with `keep: {kept}`, so what `keep: {run.params.keep}` asks for is gone.")
     elif run.is_main and run.epoch:
         print(f"runs/{run.folder.name} was begun. It resumes after epoch {run.epoch} of {run.params.n_epochs}.")
     if run.is_main and (seen := describe_seen(run)):
@@ -215,6 +227,8 @@ def load_state(
         )
     try:
         state = load_plain(path)
+        if "model" not in state and not is_finished(folder):
+            raise ConfigError(f"{path} lacks the weights of the model.")
         check_finite(path, state.get("model", {}))
         return state
     except ConfigError as error:

@@ -25,7 +25,7 @@ from ..metrics.metrics import describe_evaluable, evaluable_genres, genre_table,
 from ..params import SMOKE_RUNS, Params, RunJobParams
 from ..paths import write_atomically, write_json
 from .callbacks import Evaluation, Run
-from .checkpoints import load_checkpoint, model_of, spare_checkpoints, versions
+from .checkpoints import load_checkpoint, model_of, most_kept, spare_checkpoints, versions
 from .loop import evaluate, fit
 from postergenre.train.runs import (
     RETRAIN,
@@ -178,7 +178,7 @@ def _summary_of(
         "epochs": run.epoch,
         "stopped": run.stop or None,
         "best_epoch": best_epoch,
-        "keep": run.params.keep,
+        "keep": most_kept(run.params.keep, read_run_params(run.folder).keep),  # it may have been begun with another
         "start": run.start,
         "precision": run.accelerator.mixed_precision,
         "valid_metric": run.params.valid_metric,
