@@ -131,7 +131,7 @@ def test_thresholds_of_weights_that_were_replaced_are_refused(evaluated, tmp_pat
     kept = weights.read_bytes()
     try:
         weights.write_bytes(kept + b"trained anew")
-        with pytest.raises(ConfigError, match="has changed since this page was opened"):
+        with pytest.raises(ConfigError, match="has changed since it was scored"):
             save_thresholds(evaluated.run, evaluated.thresholds)
     finally:
         weights.write_bytes(kept)
