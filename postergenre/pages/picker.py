@@ -49,9 +49,11 @@ class _PickerControls(ipywidgets.VBox):
     def __init__(
         self,
         label: str,  # what the list contains, such as Run
+        names: Callable[[], list[str]],  # returns the names of the runs to offer
         open_run: Callable[[str], ipywidgets.Widget],  # returns the page of a run
+        make: Callable[[], object] | None,  # makes a small run
     ):
-        self.open_run = open_run
+        self.names, self.open_run, self.make = names, open_run, make
         self.choice = ipywidgets.Dropdown(description=label, layout={"width": "480px"})
         self.refresh = ipywidgets.Button(description="Refresh", icon="refresh", tooltip="Look for new runs")
         self.make_button = ipywidgets.Button(description=_MAKE, button_style="primary", layout={"width": "auto"})
@@ -74,24 +76,9 @@ class _PickerControls(ipywidgets.VBox):
         except Exception as error:  # a network or a damaged file may cause any
             self.message.value = error_text(error)
 
-# %% ../../nbs/55_pages.picker.ipynb #faa195c6
-class RunPicker(_PickerControls):
-    "Let the user choose a run, and show its page below the list."
-
-    def __init__(
-        self,
-        names: Callable[[], list[str]],  # returns the names of the runs to offer, such as `finished_runs`
-        open_run: Callable[[str], ipywidgets.Widget],  # returns the page of a run
-        chosen: str | None = None,  # run to open first; None: the newest
-        make: Callable[[], object] | None = None,  # makes a small run, when there is none and the user asks for it
-        label: str = "Run",  # what the list contains
-    ):
-        super().__init__(label, open_run)
-        self.names, self.make = names, make
-        self.choice.observe(self.show, names="value")
-        self.refresh.on_click(self.reread)
-        self.make_button.on_click(self.create)
-        self.update(chosen)
+# %% ../../nbs/55_pages.picker.ipynb #b6a2f04d
+class _RunList(_PickerControls):
+    "Read the list of runs, and keep the chosen run."
 
     def update(self, chosen: str | None = None) -> None:
         "Read the list again, and open a run, or the newest; raise `ConfigError` if it is not in the list."
@@ -115,6 +102,24 @@ class RunPicker(_PickerControls):
         self.update()
         words = self.message.value or "The newest run is shown."
         self.message.value = f"runs/{name} is no longer a finished run that this page can show. {words}"
+
+# %% ../../nbs/55_pages.picker.ipynb #faa195c6
+class RunPicker(_RunList):
+    "Let the user choose a run, and show its page below the list."
+
+    def __init__(
+        self,
+        names: Callable[[], list[str]],  # returns the names of the runs to offer, such as `finished_runs`
+        open_run: Callable[[str], ipywidgets.Widget],  # returns the page of a run
+        chosen: str | None = None,  # run to open first; None: the newest
+        make: Callable[[], object] | None = None,  # makes a small run, when there is none and the user asks for it
+        label: str = "Run",  # what the list contains
+    ):
+        super().__init__(label, names, open_run, make)
+        self.choice.observe(self.show, names="value")
+        self.refresh.on_click(self.reread)
+        self.make_button.on_click(self.create)
+        self.update(chosen)
 
     def create(self, button: Any = None) -> None:
         "Make a small run, and open it; show an error as text."
