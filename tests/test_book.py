@@ -18,7 +18,7 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 from test_project import CHAPTERS, JOBS
 
-from book.prepare import for_readers, main, modules, parts, read_notebook
+from book.prepare import for_readers, main, modules, parts, read_notebook, text_of
 
 SIZES = {"1280": {"width": 1280, "height": 800}, "1920": {"width": 1920, "height": 1080}}
 PAGES = ["index.html", "nbs/28_metrics.metrics.html", "api/params.html"]
@@ -107,6 +107,7 @@ def test_every_notebook_has_its_page_with_every_saved_picture(book):
     for path in sorted((ROOT / "nbs").glob("*.ipynb")):
         outputs = [output for cell in for_readers(read_notebook(path))["cells"] for output in cell.get("outputs", ())]
         saved = sum(any(kind.startswith("image/") for kind in output.get("data", ())) for output in outputs)
+        saved += text_of(read_notebook(path)).count("![")
         shown = Page(book / "nbs" / f"{path.stem}.html").loaded
         assert sum("_images/" in name for name in shown) == saved, path.name
 

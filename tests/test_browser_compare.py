@@ -86,8 +86,8 @@ def test_chosen_rows_are_drawn_and_changed_after_a_question(compare, chain, shot
     assert "spare" not in names(page)
     page.get_by_role("button", name="Delete …").click()
     page.get_by_role("button", name="Yes").click()
-    page.get_by_text("Moved to runs/.replaced/renamed/1.").wait_for(timeout=10_000)
-    assert not (chain / "renamed").exists() and (chain / ".replaced" / "renamed" / "1" / "summary.json").is_file()
+    page.get_by_text("Moved to runs/.deleted/renamed/1.").wait_for(timeout=10_000)
+    assert not (chain / "renamed").exists() and (chain / ".deleted" / "renamed" / "1" / "summary.json").is_file()
 
 
 def test_two_runs_are_compared_and_other_data_are_drawn_apart(compare, chain, shots, pictures):

@@ -131,7 +131,7 @@ def test_thresholds_of_weights_that_were_replaced_are_refused(evaluated, tmp_pat
     kept = weights.read_bytes()
     try:
         weights.write_bytes(kept + b"trained anew")
-        with pytest.raises(ConfigError, match="has changed since this page was opened"):
+        with pytest.raises(ConfigError, match="has changed since it was scored"):
             save_thresholds(evaluated.run, evaluated.thresholds)
     finally:
         weights.write_bytes(kept)
@@ -228,13 +228,16 @@ def test_an_evaluation_of_something_else_is_kept_unless_asked(evaluated):
     other_rule = dataclasses.replace(
         evaluated, thresholds=dataclasses.replace(evaluated.thresholds, rule="moved by hand")
     )
-    other_weights = dataclasses.replace(evaluated, run=dataclasses.replace(evaluated.run, sha256="0" * 64))
-    for other in (on_valid, other_rule, other_weights):
+    for other in (on_valid, other_rule):
         with pytest.raises(ConfigError, match=r"MODEL_CARD\.md and report\.html were kept"):
             write_evaluation(other)
         with pytest.raises(ConfigError, match="were kept"):
             write_or_keep(other)  # nobody would read a sentence
     assert all(path.read_bytes() == content for path, content in before.items())
+    file = evaluated.run.folder / "evaluation.json"
+    file.write_text(file.read_text().replace(evaluated.run.sha256, "0" * 64))
+    with pytest.raises(ConfigError, match=r"model\.best\.pth as it was then on .* were kept"):
+        write_evaluation(evaluated)
     write_or_keep(on_valid, overwrite=True)
     assert json.loads((evaluated.run.folder / "evaluation.json").read_text())["split"] == "valid"
     write_evaluation(evaluated, overwrite=True)

@@ -209,14 +209,26 @@ def _annotate(
 def _delete(
     folders: Sequence[Path],  # folders of runs
 ) -> tuple[str, list[str]]:
-    "Move runs to runs/.replaced; return where they are; raise `ConfigError` before the first if a job is writing one."
+    """Move runs to runs/.deleted until one fails; return where they are, and the names of those that are left.
+
+    Raise `ConfigError` before the first if a job is writing one."""
     locked = [folder.name for folder in folders if is_locked(folder)]
     if locked:
         raise ConfigError(f"runs/{locked[0]} is being written by a job. Nothing was deleted.")
-    places = [delete_run(folder) for folder in folders]
+    places, failure = [], ""
+    for folder in folders:
+        try:
+            places.append(delete_run(folder))
+        except (OSError, ValueError) as error:
+            failure = str(error)
+            break
+    left = [folder.name for folder in folders if folder.exists()]
+    if not places:
+        return failure, left
     size = sum(path.stat().st_size for place in places for path in place.rglob("*") if path.is_file())
     moved = ", ".join(f"runs/{place.relative_to(place.parents[2])}" for place in places)
-    return f"Moved to {moved}. Move it back to restore it, or remove it there to free {size / 1e6:,.1f} MB.", []
+    words = f"Moved to {moved}. Move it back to restore it, or remove it there to free {size / 1e6:,.1f} MB. {failure}"
+    return words.strip(), left
 
 # %% ../../nbs/60_pages.compare.ipynb #553e86ec
 class RunActions(RunQuestions):
@@ -249,7 +261,7 @@ class RunActions(RunQuestions):
         "Ask whether to delete the chosen runs."
         heirs = {name for chosen in self.names for name in runs_started_from(self.runs / chosen)} - {*self.names}
         why = f" {', '.join(sorted(heirs))} started from there." if heirs else ""
-        question = f"Delete {', '.join(self.names)}? The folder is moved to runs/.replaced.{why}"
+        question = f"Delete {', '.join(self.names)}? The folder is moved to runs/.deleted.{why}"
         self.ask(question, partial(_delete, [self.runs / name for name in self.names]))
 
 # %% ../../nbs/60_pages.compare.ipynb #e975d141

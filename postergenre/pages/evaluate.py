@@ -22,7 +22,7 @@ from ..machine import in_parallel
 from ..metrics.metrics import predict_labels
 from ..model.attribution import grad_cam, overlay, why_empty
 from .gallery import Thumbnail, Thumbnails, Tile
-from .picker import ClickableHTML
+from .picker import ClickableHTML, error_text
 from ..params import EvaluateParams
 from ..report.comparison import render
 from ..report.documents import show_results, told_apart, write_or_keep
@@ -239,12 +239,12 @@ def _cam_html(
 ) -> str:
     "Return HTML of a poster next to its Grad-CAM, or of the reason why there is none."
     run, genre = chosen.run, chosen.run.genres[shown.column]
-    image = fitted_images(run, shown.scored.split, [shown.row])
     try:
+        image = fitted_images(run, shown.scored.split, [shown.row])
         cam = grad_cam(run.model, image, shown.column)[0]
         reason = "" if cam.any() else why_empty(run.model, image, shown.column, genre)
-    except ConfigError as error:
-        return html.escape(str(error))
+    except Exception as error:  # a network or a damaged picture may cause any
+        return html.escape(error_text(error))
     pixels = image[0].permute(1, 2, 0).numpy()
     score, threshold = told_apart(shown.scored.scores[shown.row, shown.column], chosen.values[shown.column])
     verdict = shown._replace(verdict=f"{genre} {score} (threshold {threshold})", color="#000000")

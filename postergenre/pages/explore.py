@@ -33,26 +33,30 @@ from postergenre.pages.gallery import (
     filter_posters,
     read_posters,
 )
-from .picker import finished_runs
+from .picker import error_text, finished_runs
 from ..params import ExploreParams, Params
 from ..paths import runs_path
 from ..report.comparison import html_text, predictions_of, render
 from ..report.plots import compact, genre_colors, new_figure
+from ..train.runs import data_of
 
 # %% ../../nbs/59_pages.explore.ipynb #a55a4e0e
 def read_scores(
     folder: Path,  # folder of a finished run
     posters: Posters,
 ) -> np.ndarray:
-    "Return the scores of a run for these posters, (posters, genres), NaN if it has none; raise `ConfigError`."
+    """Return the scores of a run for these posters, (posters, genres), NaN if it has none.
+
+    Raise `ConfigError` if it has no predictions, or was trained on other posters, which may have the same Ids."""
     files = [split for split in ("valid", "test") if (folder / f"{split}_predictions.csv").is_file()]
     tables = [predictions_of(folder, split).drop(columns="true") for split in files or ["valid"]]
+    trained_on = data_of(folder)
+    if not trained_on or trained_on != posters.data_hash:
+        hashes = f"data {trained_on[:12] or 'unknown'}, here {posters.data_hash[:12] or 'rejected by the audit'}"
+        raise ConfigError(f"runs/{folder.name} was trained on other posters or genres ({hashes}).")
     table = pd.concat(tables)
     names = [tile.name for tile in posters.tiles]
-    scores = table[~table.index.duplicated()].reindex(index=names, columns=posters.genres).to_numpy(float)
-    if np.isnan(scores).all():
-        raise ConfigError(f"runs/{folder.name} has no scores for these posters: it was trained on other data.")
-    return scores
+    return table[~table.index.duplicated()].reindex(index=names, columns=posters.genres).to_numpy(float)
 
 # %% ../../nbs/59_pages.explore.ipynb #606a3ab5
 SCORE, DISAGREEMENT, RARITY = "score of the genre", "score against label", "rarity of the genres"
@@ -365,8 +369,8 @@ class ExplorePage(ipywidgets.VBox):
             box.children = [ipywidgets.Label(f"Opening {title} …")]
             try:
                 box.children = [self.builders[title]()]
-            except (OSError, ValueError) as error:
-                box.children = [ipywidgets.HTML(html_text(error))]
+            except Exception as error:  # a transform or a damaged file may cause any
+                box.children = [ipywidgets.HTML(html_text(error_text(error)))]
         return box.children[0]
 
 # %% ../../nbs/59_pages.explore.ipynb #8dbc3b10

@@ -59,6 +59,7 @@ class Posters:
     findings: pd.DataFrame  # findings of the audit: kind, count, examples, action
     concerned: dict[str, list[list[Tile]]]  # groups of pictures by kind of finding
     groups: np.ndarray | None = None  # (posters,) int, the same for copies of one picture; None: there are no copies
+    data_hash: str = ""  # hash of those that a run keeps; empty if the audit stops a run
 
 # %% ../../nbs/57_pages.gallery.ipynb #49103f91
 def _concerned_rows(
@@ -153,7 +154,8 @@ def read_posters(
     strays = sorted(set(pictures) - set(table["Id"]))
     sets["pictures without a row"] = [[Tile(pictures[name], name, note="no row")] for name in strays]
     concerned = {kind: sets[kind] for kind in findings["kind"] if sets.get(kind)}
-    return Posters(tiles, splits, genres, table[genres].to_numpy(bool), findings, concerned, _groups_of(table))
+    targets, data_hash = table[genres].to_numpy(bool), data.data_hash if data else ""
+    return Posters(tiles, splits, genres, targets, findings, concerned, _groups_of(table), data_hash)
 
 # %% ../../nbs/57_pages.gallery.ipynb #2ce19b4c
 def filter_posters(

@@ -39,6 +39,7 @@ from postergenre.report.figures import (
     uncertain_genres,
 )
 from .plots import data_address
+from .predictions import check_unchanged
 from ..train.checkpoints import versions
 from ..train.runs import locked_run, replace_files
 
@@ -299,10 +300,11 @@ def write_evaluation(
 ) -> list[Path]:
     """Write report.html, MODEL_CARD.md and evaluation.json into the run's folder in one step; return their paths.
 
-    Raise `ConfigError` if an evaluation of something else exists and may not be replaced."""
+    Raise `ConfigError` if the run has changed, or if an evaluation of something else may not be replaced."""
     folder, facts = evaluated.run.folder, _evaluation_facts(evaluated)
     texts = {"report.html": report_html(evaluated), "MODEL_CARD.md": model_card(evaluated)}
     with locked_run(folder):
+        check_unchanged(evaluated.run)
         if not overwrite:
             check_replaced(evaluated.run, evaluated.shown.split, evaluated.thresholds)
         with replace_files(folder, "evaluation.json") as files:

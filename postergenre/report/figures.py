@@ -27,7 +27,7 @@ from sklearn.metrics import precision_recall_curve
 from ..data.experiment import dataset_of
 from ..data.split import targets_of
 from ..errors import ConfigError, nearest
-from ..metrics.intervals import genre_intervals, summary_table
+from ..metrics.intervals import INTERVAL_NEEDS, genre_intervals, summary_table
 from ..metrics.metrics import evaluable_genres, genre_table, predict_labels
 from ..model.attribution import overlay
 from .plots import draw_figure, genre_colors, image_bytes, new_figure, prediction_grid
@@ -87,8 +87,8 @@ def uncertain_genres(
     reasons = {}
     for genre, row in table.iterrows():
         low, high = row["ap_low"], row["ap_high"]
-        is_flawless = row["ap"] in (0, 1) and row.get("counted", True)  # has no interval, however many posters it has
-        if np.isnan(low) and not is_flawless:
+        is_extreme = row["ap"] in (0, 1) and row.get("counted", True)  # has no interval, however many posters it has
+        if np.isnan(low) and not (is_extreme and row["positives"] >= INTERVAL_NEEDS):
             reasons[genre] = f"no interval with {row['positives']:,} positives"
         elif high - low > WIDEST_INTERVAL:
             reasons[genre] = f"95 % interval {low:.3f} to {high:.3f}"

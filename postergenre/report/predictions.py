@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FinishedRun', 'open_finished', 'Predictions', 'scores_of_split', 'Thresholds', 'choose_thresholds',
-           'stored_thresholds', 'save_thresholds']
+           'stored_thresholds', 'check_unchanged', 'save_thresholds']
 
 # %% ../../nbs/50_report.predictions.ipynb #4a62c70d
 import hashlib
@@ -266,6 +266,17 @@ def _are_same(
         and all(math.isclose(exported[genre], chosen[genre], abs_tol=2e-6) for genre in chosen)
     )
 
+# %% ../../nbs/50_report.predictions.ipynb #c41f60b9
+def check_unchanged(
+    run: FinishedRun,
+) -> None:
+    "Raise `ConfigError` unless the run's folder still contains the weights that were opened."
+    if not run.weights.is_file() or hashlib.sha256(run.weights.read_bytes()).hexdigest() != run.sha256:
+        raise ConfigError(
+            f"runs/{run.folder.name} has changed since it was scored: {run.weights.name} is gone, or another file. "
+            "Open the run again."
+        )
+
 # %% ../../nbs/50_report.predictions.ipynb #eb004044
 def save_thresholds(
     run: FinishedRun,
@@ -281,11 +292,7 @@ def save_thresholds(
         "split_hash": run.data.split_hash,
     }
     with locked_run(run.folder, patience=10):
-        if hashlib.sha256(run.weights.read_bytes()).hexdigest() != run.sha256:
-            raise ConfigError(
-                f"{run.weights.name} of runs/{run.folder.name} has changed since this page was opened. Run the "
-                "page again, because thresholds belong to the weights that they were tuned on."
-            )
+        check_unchanged(run)
         try:
             replaced = read_thresholds(run.folder)
         except ConfigError:
