@@ -55,9 +55,9 @@ def _given_column(
         column for column in cells if column.lower() == name.lower()
     ]
     if len(found) != 1:
-        columns = summarize_names(map(repr, cells), 12)
+        columns, close = summarize_names(map(repr, cells), 12), nearest(name, cells)
         raise ValueError(
-            f"`{parameter}`: given {name!r}; allowed: a column of the table ({columns}).{nearest(name, cells)}"
+            f"`{parameter}`: given {name!r}; allowed: a column of the table ({columns}){close and f'.{close}'}"
         )
     return found[0]
 
@@ -232,7 +232,8 @@ def read_table(
             genre_column = _other_genre_column(cells, id_column)
         text = genres_from_text(cells[genre_column], how.genre_separator) if genre_column else None
     except ValueError as error:
-        raise ValueError(f"{name} {error}.") from None
+        words = f"{name} {error}"
+        raise ValueError(words if words.endswith("?") else f"{words}.") from None
     other = [column for column in cells if column not in (id_column, genre_column, *flags)]
     words = f"ids from `{id_column}`" + (f" without {left_off}" if left_off else "") + "; genres from "
     words += f"`{genre_column}`, {text.words}" if text else f"{len(flags.columns)} columns of 0 and 1"

@@ -164,8 +164,14 @@ class Averaging:
     def __str__(self) -> str:
         s, d = self.summary, self.summary["comparison"]
         verdict = {"better": "helped", "worse": "made it worse"}.get(verdict_of(d), "made no clear difference")
+        if d["low"] is None:
+            verdict = "cannot be judged"
         digits = digits_apart(d["a"], d["b"])
-        sure = d["reason"] if d["low"] is None else f"95 % interval {d['low']:+.{digits}f} to {d['high']:+.{digits}f}"
+        sure = (
+            d["reason"].rstrip(".")
+            if d["low"] is None
+            else f"95 % interval {d['low']:+.{digits}f} to {d['high']:+.{digits}f}"
+        )
         baseline = f"; no-skill baseline {s['baseline']:.{digits}f}" if "baseline" in s else ""
         return (
             f"Averaging {len(s['taken'])} of {s['candidates']} checkpoints {verdict}: macro AP on validation data "
