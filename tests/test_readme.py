@@ -73,6 +73,11 @@ def test_make_knows_the_targets():
     assert {"demo", "test", "bench", "lab", "book", "tidy", "app"} <= named <= targets
 
 
+def test_jupyterlab_opens_at_the_projects_root_so_that_links_to_runs_work():
+    lab = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nlab:")[1].split("\n\n")[0]
+    assert "--ServerApp.root_dir='$(CURDIR)'" in lab and "--LabApp.default_url=/lab/tree/nbs/index.ipynb" in lab
+
+
 def test_the_front_page_is_short_and_its_links_lead_somewhere():
     assert len(README.split()) < 900
     for name, text in {"README": README, **{f"docs/{name}": text for name, text in DOCS.items()}}.items():

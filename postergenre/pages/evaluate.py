@@ -37,7 +37,7 @@ from postergenre.report.evaluation import (
     poster_groups,
     score_run,
 )
-from ..report.figures import ThresholdCounts, ThresholdFigure, fitted_images
+from ..report.figures import ThresholdCounts, ThresholdFigure, describe_uncertain, fitted_images
 from ..report.outcome import describe_outcome
 from ..report.plots import MARKS, image_bytes
 from ..report.predictions import Predictions, Thresholds, choose_thresholds, save_thresholds
@@ -395,9 +395,7 @@ class ReportPanel(ipywidgets.VBox):
         overwrite: bool,  # replace an existing evaluation of something else
     ):
         self.evaluated, self.overwrite = evaluated, overwrite
-        self.button = ipywidgets.Button(
-            description="Write report and model card", icon="file", layout={"width": "auto"}
-        )
+        self.button = ipywidgets.Button(description="Write report and model card", layout={"width": "auto"})
         self.message = ipywidgets.HTML()
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in evaluated.notes)
         parts = [ipywidgets.HTML(f"<b>Notes</b><ul>{notes}</ul>"), self.button, self.message]
@@ -425,6 +423,8 @@ def page_parts(
     yield page
     yield _table_panel(evaluated.metrics)
     yield _table_panel(evaluated.table)
+    if words := describe_uncertain(evaluated.table):
+        yield ipywidgets.HTML(f"<p>{html.escape(words.replace('Not shown', 'Not in the plots', 1))}</p>")
     drawn = []
     steps = [figure_steps(evaluated), [Step("posters with mistakes")], cam_steps(evaluated, params)]
     for step in itertools.chain(*steps):
