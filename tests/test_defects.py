@@ -147,7 +147,7 @@ def test_11_focal_loss_gets_steps_as_large_as_bce_from_the_optimizer_of_its_para
 
 def test_12_a_run_is_found_again_by_its_name_alone(chain):
     assert (chain / "full" / "model.swa.pth").is_file()  # swa was given no path, only the same params file
-    files = sorted(file for file in (ROOT / "params").glob("*.yaml") if file.stem not in ("bench", "evaluate"))
+    files = sorted(file for file in (ROOT / "params").glob("*.yaml") if file.stem not in ("bench", "demo", "evaluate"))
     names = {file.stem: run_folder(read_params_file(file)).name for file in files}
     assert all(name in (stem, f"full_{stem}") for stem, name in names.items()), names  # full_: overlays of full.yaml
     with pytest.raises(ConfigError, match="experiment_name"):

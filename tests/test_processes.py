@@ -28,6 +28,7 @@ SMALL = {
     "model_name": "test_efficientnet",
     "optimizer_kwargs": {"lr": 0.02},
     "callbacks": [{"checkpoints": {"top_k": 9}}],
+    "keep": "all",
 }
 # without batch norm, two processes with half the batch do what one does
 ALIKE = {**SMALL, "model_name": "test_vit", "optimizer": "SGD", "optimizer_kwargs": {"lr": 0.1}, "gradient_clip": 0.5}
