@@ -72,7 +72,7 @@ def job(name: str, **values):
     if name == "report":
         return results_table(["run"])
     jobs = {"train": training.train_run, "swa": averaging.average_run, "export": export_job.export_run}
-    return jobs[name](make_params({**SMALL, **values}))
+    return jobs[name](make_params({**SMALL, "keep": "all", **values}))
 
 
 DAMAGED = [
@@ -107,7 +107,7 @@ def test_a_damaged_file_is_named_and_overwrite_helps(run, file, jobs, mended_by,
 
 def test_missing_checkpoints_are_named_and_overwrite_helps(run):
     shutil.rmtree(run / "checkpoints")
-    with pytest.raises(ConfigError, match="runs/run lacks checkpoints/epoch_000.*overwrite: true"):
+    with pytest.raises(ConfigError, match="runs/run no longer has the checkpoints to average.*overwrite: true"):
         job("swa", overwrite=True)
     job("train", overwrite=True)
     job("swa")
