@@ -63,8 +63,9 @@ def _spare_in_run(
     load_checkpoint(folder / "model.best.pth")
     keep, path = _keep(folder), folder / "state.pth"
     for spare in spare_checkpoints(folder, keep):
+        use = "averaging again" if spare.name == "checkpoints" else "`export_weights: last`"
         if not spare.is_symlink():
-            yield Spare(spare, _size(spare), f"{folder.name} is finished; only averaging again would need it")
+            yield Spare(spare, _size(spare), f"{folder.name} is finished; only {use} would need it")
     if keep != "all" and "model" in load_plain(path):
         yield Spare(path, _size(path), f"{folder.name} is finished, and will not be resumed")
 
@@ -149,7 +150,8 @@ def tidy(
     if not _ask(found, runs):
         click.echo("Nothing was removed.")
         return 0
-    for spare in found:
+    agreed = {spare.path for spare in found}
+    for spare in [spare for spare in spare_files(runs) if spare.path in agreed]:  # a job may have begun meanwhile
         in_run = spare.path.parent.parent == runs and (spare.path.parent / SUMMARY).is_file()
         try:
             _remove_from_run(spare) if in_run else _remove(spare)

@@ -74,6 +74,7 @@ def test_a_click_on_a_poster_shows_where_the_network_looked(page, opened, shots,
     posters.first.click()
     seen = page.get_by_text("where it sees").or_(page.get_by_text("so its map is empty"))
     seen.first.wait_for(timeout=30_000)
+    assert seen.first.is_visible() and not page.get_by_text("Looking at").first.is_visible()
     posters.first.scroll_into_view_if_needed()
     for width, height in ((1920, 1080), (1280, 800)):
         page.set_viewport_size({"width": width, "height": height})

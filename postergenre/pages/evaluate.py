@@ -423,8 +423,8 @@ def page_parts(
     yield page
     yield _table_panel(evaluated.metrics)
     yield _table_panel(evaluated.table)
-    if words := describe_uncertain(evaluated.table):
-        yield ipywidgets.HTML(f"<p>{html.escape(words.replace('Not shown', 'Not in the plots', 1))}</p>")
+    if words := describe_uncertain(evaluated.table, "Not in the plots"):
+        yield ipywidgets.HTML(f"<p>{html.escape(words)}</p>")
     drawn = []
     steps = [figure_steps(evaluated), [Step("posters with mistakes")], cam_steps(evaluated, params)]
     for step in itertools.chain(*steps):

@@ -97,6 +97,7 @@ def uncertain_genres(
 # %% ../../nbs/51_report.figures.ipynb #335147c1
 def describe_uncertain(
     table: pd.DataFrame,  # from `genre_figures`
+    left_out: str = "Not shown",  # from what: the first words of the sentence
 ) -> str:
     "Return a sentence on the genres that are not shown, and why; an empty string if all are."
     reasons = uncertain_genres(table)
@@ -104,7 +105,7 @@ def describe_uncertain(
         return ""
     listed = "; ".join(f"{genre} ({reason})" for genre, reason in reasons.items())
     return (
-        f"Not shown, because their figures are too uncertain (an interval of AP wider than {WIDEST_INTERVAL:.3f}, or "
+        f"{left_out}, because their figures are too uncertain (an interval of AP wider than {WIDEST_INTERVAL:.3f}, or "
         f"none): {listed}."
     )
 
