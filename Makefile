@@ -3,11 +3,12 @@
 # make app    a web page on this machine that takes posters and shows their genres: make app MODEL=runs/full/model.ts
 # make book   the chapters with their outputs as a site in _book/; a few minutes
 # make tidy   list what could be removed from runs/, and remove it after asking
+# make rules  the rules of workflow/Snakefile as a picture; needs Snakemake and Graphviz's dot
 # make bench  the benchmark against fastai, torch, timm and Lightning; an hour or more on two CPU cores
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
-.PHONY: demo test book bench install lab app tidy
+.PHONY: demo test book bench install lab app tidy rules
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -52,14 +53,14 @@ demo: install
 	python -c "import sys; from postergenre.report.comparison import shortfall; sys.exit(shortfall('demo_full', 0.8, 0.3))"
 	echo "The demo took $$((SECONDS - started)) s. Results: runs/demo_*; executed notebooks: runs/demo_*.ipynb"
 
-# a temporary runs folder, so that each test run starts from nothing; one thread each, for two notebooks at a time
+# a temporary runs folder, so that each test run starts from nothing; one thread each, for two notebooks or test files at a time
 test: install
 	@export RUNS_PATH=$$(mktemp -d) OMP_NUM_THREADS=1
 	trap 'rm -rf "$$RUNS_PATH"' EXIT
 	unset ROOT_PATH
 	nbdev_test --n_workers 2 2>&1 | tee "$$RUNS_PATH/nbdev_test.log"
 	grep -q 'Success' "$$RUNS_PATH/nbdev_test.log" # it exits 0 where it found no notebook at all
-	python -m pytest
+	python -m pytest --numprocesses 2 --dist loadfile
 
 # nothing is executed or fetched; a warning, such as a link to nowhere, is an error
 book: $(VENV)/.installed-book
@@ -85,6 +86,11 @@ $(PEERS)/.installed: bench/peers.txt
 	$(PEERS)/bin/python -m pip install --quiet --upgrade pip
 	$(PEERS)/bin/python -m pip install --quiet -r bench/peers.txt
 	touch $@
+
+rules: install
+	@snakemake --quiet all --rulegraph --config images=FOLDER | sed -n '/^digraph/,/^}/p' | dot -Tsvg -o nbs/pictures/rules.svg
+	snakemake --quiet all --rulegraph --config sweep=params/sweep_example.yaml -- sweep | sed -n '/^digraph/,/^}/p' \
+		| dot -Tsvg -o nbs/pictures/sweep_rules.svg
 
 tidy: install
 	@python -m postergenre tidy

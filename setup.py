@@ -44,7 +44,7 @@ setup(
     install_requires=shlex.split(settings["requirements"]),
     extras_require={
         name: shlex.split(settings[f"{name}_requirements"])
-        for name in ("dev", "book", "s3", "int8", "mlflow", "wandb", "trackio")
+        for name in ("dev", "book", "s3", "int8", "text", "mlflow", "wandb", "trackio", "workflow", "sweep")
     },
     entry_points={
         "nbdev": [f"{settings['lib_path']}={settings['lib_path']}._modidx:d"],

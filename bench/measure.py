@@ -18,12 +18,12 @@ import torch
 
 from bench.competitors.work import Work
 from bench.own_jobs import JOBS
+from bench.params import BenchParams
 from bench.prepare import prepare_work
 from postergenre.config import data_root
 from postergenre.errors import ConfigError
 from postergenre.machine import usable_cores
 from postergenre.metrics.metrics import summary_metrics
-from postergenre.params import BenchParams
 from postergenre.paths import runs_path, write_atomically, write_json
 from postergenre.train.runs import lock_run, read_json, release, remove_replaced, set_aside
 

@@ -8,11 +8,11 @@ import pandas as pd
 import torch
 
 from bench.competitors.work import Work, read_work
+from bench.params import BenchParams
 from postergenre.config import data_root
 from postergenre.data.split import Data, load_data, targets_of
 from postergenre.demo.posters import draw_demo_posters
 from postergenre.model.classifier import create_model
-from postergenre.params import BenchParams
 from postergenre.paths import runs_path, write_json
 
 AUGMENTATION = {  # the recipe `light`, in terms for which every framework has an equivalent

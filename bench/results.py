@@ -6,7 +6,7 @@ import torch
 from bench.competitors.run import COMPETITORS
 from bench.competitors.work import read_work
 from bench.measure import LABELS, processor
-from postergenre.params import BenchParams
+from bench.params import BenchParams
 from postergenre.paths import resolve_path, runs_path, write_atomically
 from postergenre.report.comparison import markdown, replace_part
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(!?\[[^\]]*\])\(([^)#\s]+)(#[^)\s]*)?\)")
-DOCUMENTS = ("docs/stages", "docs/data", "docs/prediction", "docs/results", "bench/README")
+DOCUMENTS = ("docs/stages", "docs/data", "docs/prediction", "docs/clusters", "docs/results", "bench/README")
 FOR_MACHINES = ("default_exp", "hide")  # directives of nbdev: such cells are not for readers
 
 

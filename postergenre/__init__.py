@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "params": ["EvaluateParams", "Params", "PredictParams"],
         "predict": ["list_images", "load_predictor", "predict_folder", "score_pictures"],
         "report": ["compare_runs", "evaluate_run"],
-        "train": ["average_run", "find_lr", "train_run"],
+        "train": ["average_run", "combine_run", "find_lr", "train_run"],
     },
 )
 

@@ -92,6 +92,22 @@ def compile_both(folder: Path) -> str:
     return " and ".join(said)
 
 
+def size_of_map(folder: Path) -> str:
+    "Return the rows and columns of the last feature map, whose Grad-CAM is computed."
+    import torch
+
+    from postergenre.model.attribution import _last_map, grad_cam
+    from postergenre.train.checkpoints import load_checkpoint, model_of
+
+    checkpoint = load_checkpoint(folder / "model.best.pth")
+    model, img_size = model_of(checkpoint), checkpoint["meta"]["img_size"]
+    images = torch.randint(0, 256, (2, 3, *img_size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    assert grad_cam(model, images, 0).shape == (2, *img_size)
+    layout = _last_map(model, images[:1])[1]
+    assert layout.rows >= layout.columns  # as the poster's sides
+    return f"{layout.rows} x {layout.columns}"
+
+
 def stages_of(network: str, runs: Path) -> dict[str, Callable[[], str]]:
     "The stages by name; each returns a few words, or raises."
     from postergenre.config import make_params
@@ -126,6 +142,7 @@ def stages_of(network: str, runs: Path) -> dict[str, Callable[[], str]]:
         "export": lambda: f"to {export_run(params('full', **full)).table['beyond_rounding'].max():.0e}",
         "predict": lambda: predict_with_every_file(runs / "full"),
         "openvino": lambda: compile_both(runs / "full"),
+        "map": lambda: size_of_map(runs / "full"),
     }
 
 

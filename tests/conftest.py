@@ -32,10 +32,20 @@ def runs(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
+@pytest.fixture
+def own_runs(runs, monkeypatch) -> None:
+    "For this process and those it starts: the shared runs folder, demo posters, one thread, and tests as modules."
+    monkeypatch.setenv("RUNS_PATH", str(runs))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("ROOT_PATH", raising=False)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
+
+
 @pytest.fixture(scope="session")
 def environment(runs) -> dict[str, str]:
     "The environment of a job: the shared runs folder, no data folder, one thread."
-    inherited = {name: value for name, value in os.environ.items() if name != "ROOT_PATH"}
+    # with pytest's own variable, a kernel does not show what its child processes print
+    inherited = {name: value for name, value in os.environ.items() if name not in ("ROOT_PATH", "PYTEST_CURRENT_TEST")}
     return {**inherited, "RUNS_PATH": str(runs), "OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
 
 
@@ -91,8 +101,8 @@ def as_printed(environment, runs, tmp_path_factory):
 @pytest.fixture(scope="session")
 def chain(as_printed, runs) -> Path:
     "The README's commands that train, average and export, in that order, at small scale; returns the runs folder."
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    commands = [shlex.split(line) for line in lines if line.startswith("papermill ")]
+    stages, _ = (ROOT / "README.md").read_text(encoding="utf-8").split("## More than one GPU")
+    commands = [shlex.split(line) for line in stages.splitlines() if line.startswith("papermill ")]
     jobs = {"lr_find": {**SMALL, "lrf_iterations": 14}, "train": SMALL, "swa": SMALL, "to_torchscript": SMALL}
     for command in commands:
         if (job := Path(command[1]).stem) in jobs:
@@ -109,7 +119,7 @@ FLAGS = (
 
 @pytest.fixture(scope="session")
 def browser():
-    "A headless browser; skips where there is none. Servers ask for it first, so that none is started in vain."
+    "A headless browser; skips where there is none."
     if not CHROMIUM:
         pytest.skip("no chromium on this machine (apt-get install chromium)")
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -158,11 +168,20 @@ def copied(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def start_server(tmp_path_factory, environment):
+def shown(browser, chain, tmp_path_factory) -> Path:
+    "A copy of the chain for the pages to show: in the shared folder, other test files leave runs of their own."
+    folder = tmp_path_factory.mktemp("shown")
+    for name in ("lrf_head", "head", "lrf_full", "full", f"demo_posters_{SMALL['n_demo_posters']}"):
+        shutil.copytree(chain / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory, environment, shown):
     "Starts a Jupyter server on a free port of the loopback address; returns its address. All end with the tests."
     places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
     own = {name: str(tmp_path_factory.mktemp(name.lower())) for name in places}
-    env = {**environment, **own, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    env = {**environment, **own, "RUNS_PATH": str(shown), "PATH": f"{BIN}:{os.environ['PATH']}"}
     page_config = Path(own["JUPYTER_CONFIG_DIR"]) / "labconfig" / "page_config.json"
     page_config.parent.mkdir()
     page_config.write_text('{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}')
@@ -185,7 +204,7 @@ def start_server(tmp_path_factory, environment):
 
 
 @pytest.fixture(scope="session")
-def lab(browser, chain, copied, start_server) -> tuple[str, Path]:
+def lab(copied, start_server) -> tuple[str, Path]:
     "JupyterLab on a copy of the project: its address, and the copy."
     options = ["--ip=127.0.0.1", f"--ServerApp.root_dir={copied}", "--IdentityProvider.token="]
     options += ["--no-browser", "--allow-root"]
@@ -193,7 +212,7 @@ def lab(browser, chain, copied, start_server) -> tuple[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def served(browser, chain, copied, start_server):
+def served(copied, start_server):
     "Serves a notebook of nbs/ in the copy by voila, as `make app` does; returns its address."
     return lambda notebook: start_server("voila", f"nbs/{notebook}", "--no-browser", cwd=copied)
 

@@ -28,8 +28,8 @@ from postergenre.params import EvaluateParams
 from postergenre.report.documents import write_evaluation
 from postergenre.report.evaluation import score_run
 from postergenre.report.predictions import Thresholds, save_thresholds
-from postergenre.train import setup, start, training
-from postergenre.train.averaging import average_run
+from postergenre.train import setup, trackers, training
+from postergenre.train.averaging import average_run, combine_run
 from postergenre.train.checkpoints import load_plain
 from postergenre.train.finder import find_lr
 from postergenre.train.runs import RUN_FILE, lock_run, read_run, release
@@ -191,6 +191,17 @@ def swa_job(folder: Path) -> int:
     return replacing_job(folder, ("model.swa.pth", "swa.json"), *averages)
 
 
+def ensemble_job(folder: Path) -> int:
+    "Kill the ensemble of a run with two of its checkpoints where one with a single checkpoint is."
+    epochs = [f"run/checkpoints/epoch_{epoch:04d}.pth" for epoch in (1, 2)]
+    old, new = (
+        {**SMALL, "n_epochs": 3, "ensemble_members": members, "tta": [], "overwrite": True}
+        for members in (epochs[:1], epochs)
+    )
+    combinations = [functools.partial(combine_run, make_params(values)) for values in (old, new)]
+    return replacing_job(folder, ("model.ensemble.pth", "ensemble.json"), *combinations)
+
+
 def export_job(folder: Path) -> int:
     "Kill the export of the last checkpoint where one of the best is; the files are made by something quick."
 
@@ -270,7 +281,13 @@ def overwrite_job(folder: Path) -> int:
 
 
 JOBS = {"train": lambda folder: train_job(folder, None), "overwrite": overwrite_job, "lr_find": lr_find_job}
-LATER_JOBS = {"swa": swa_job, "export": export_job, "evaluate": evaluate_job, "thresholds": thresholds_job}
+LATER_JOBS = {
+    "swa": swa_job,
+    "ensemble": ensemble_job,
+    "export": export_job,
+    "evaluate": evaluate_job,
+    "thresholds": thresholds_job,
+}
 
 
 def main(folder: Path, jobs: list[str]) -> dict[str, int]:
@@ -279,7 +296,7 @@ def main(folder: Path, jobs: list[str]) -> dict[str, int]:
     data, counts = load_run_data(make_params(SMALL)), {}
     data_as_known, quickly_described = {"load_run_data": lambda params: data}, {"describe_split": lambda *_: {}}
     os.fsync = lambda file: None  # matters when the power fails
-    undrawn = patch.object(start, "_log_drawings", lambda run, writer: None)
+    undrawn = patch.object(trackers, "_log_drawings", lambda run, writer: None)
     with undrawn, patch.multiple(setup, **data_as_known), patch.multiple(training, **quickly_described):
         for job in jobs:
             place = folder / job

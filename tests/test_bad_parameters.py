@@ -11,6 +11,7 @@ from conftest import ROOT, SMALL
 from postergenre.config import make_params
 from postergenre.errors import ConfigError
 from postergenre.params import Params, known_callbacks
+from postergenre.train.state import differences_that_matter
 from postergenre.values import kinds_of
 
 BAD = {
@@ -34,6 +35,8 @@ BAD = {
     "unknown part": ({"callbacks": [{"freeze": {"parts": ["nosuch"]}}]}, ["nosuch", "backbone"]),
     "unknown stages": ({"callbacks": [{"freeze": {"stages": 99}}]}, ["stages of freeze is 99", "Its stages: stem: "]),
     "growing rates": ({"layer_decay": 1.5}, ["`layer_decay`: given 1.5", "above 0, at most 1"]),
+    "alpha of zero": ({"mixing": {"mixup": 0}}, ["`mixing`: mixup is 0; allowed: a number, above 0"]),
+    "larger at first": ({"progressive_size": {1: [99, 99]}}, ["`progressive_size`: given {1: [99, 99]}"]),
     "unknown recipe": ({"augmentations": "lite"}, ["lite", "light"]),
 }
 
@@ -67,6 +70,8 @@ REFUSED = {  # schema, values, part of the message
     "value": ("Params", {"loss": "focall"}, "Did you mean `focal`?"),
     "checkpoint": ("Params", {"checkpoint_name": "nowhere"}, "There is no checkpoint `nowhere`"),
     "swa": ("SwaParams", {"experiment_name": "nowhere"}, "runs/nowhere does not exist"),
+    "ensemble": ("EnsembleParams", {"experiment_name": "nowhere"}, "runs/nowhere does not exist"),
+    "view": ("EnsembleParams", {"tta": ["rotate"]}, "`tta`"),
     "export": ("ExportParams", {"experiment_name": "nowhere"}, "runs/nowhere does not exist"),
     "evaluate": ("EvaluateParams", {"experiment_name": "nowhere"}, "runs/nowhere does not exist"),
 }
@@ -93,7 +98,7 @@ def test_what_needs_no_torch_is_refused_before_torch_is_imported(case, tmp_path)
     assert words in done.stdout and done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("job", ["train", "lr_find", "swa", "to_torchscript", "evaluate"])
+@pytest.mark.parametrize("job", ["train", "lr_find", "swa", "ensemble", "to_torchscript", "evaluate"])
 def test_a_job_checks_its_parameters_and_its_start_in_its_first_cell(job):
     import json
 
@@ -168,3 +173,21 @@ def test_environment_variables_reach_a_job(papermill, environment, tmp_path):
     assert done.stdout.split() == ["1", "False", str(tmp_path.resolve())], done.stderr
     missing = papermill("train", "noroot", env={"ROOT_PATH": str(tmp_path / "gone")}, experiment_name="noroot")
     assert missing.returncode != 0 and "gone" in missing.stderr
+
+
+def test_parameters_of_later_jobs_do_not_make_a_run_another_one():
+    given = {"text": True, "tta": ["flip"], "ensemble_members": ["head"], "n_processes": 2}
+    assert differences_that_matter(make_params({}), make_params(given)) == []
+    assert differences_that_matter(make_params({}), make_params({"accumulate": 2})) != []
+
+
+@pytest.mark.parametrize("names", ["simple", "head", "full", "full_vit", "full focal"])
+def test_every_stage_can_be_shrunk_by_demo_yaml_given_last(names):
+    from ruamel.yaml import YAML
+
+    from postergenre.train.state import check_values
+
+    values = {}
+    for name in (*names.split(), "demo"):
+        values |= YAML(typ="safe").load((ROOT / "params" / f"{name}.yaml").read_text())
+    check_values(make_params(values))

@@ -13,13 +13,13 @@ import pytest
 import setuptools
 from conftest import ROOT
 
-from bench import measure
+from bench import measure, processes
 from bench.competitors.work import read_work
 from bench.measure import run_bench
+from bench.params import BenchParams
 from bench.plots import plot_bench
 from bench.results import ratio_table, stages_table, targets_table, write_results
 from postergenre.errors import ConfigError
-from postergenre.params import BenchParams
 
 SMOKE = BenchParams(contenders=["postergenre"])
 
@@ -199,3 +199,11 @@ def test_the_benchmark_is_not_installed(monkeypatch):
     runpy.run_path("setup.py")
     assert given["packages"] and {name.split(".")[0] for name in given["packages"]} == {"postergenre"}
     assert "bench" in setuptools.find_packages()  # it would be, if it were not left out
+
+
+def test_two_processes_are_compared_with_one():
+    both = [("one", 10.0, 0.3), ("two", 12.0, 0.2), ("one", 8.0, 0.4), ("two", 15.0, 0.5)]
+    rows = [dict(zip(("setting", "posters_per_second", "macro_ap"), row, strict=True)) for row in both]
+    table = processes.summarize(rows)
+    assert list(table.index) == ["one", "two"] and table["factor"].tolist() == [1.0, 1.5]
+    assert table["macro_ap_lowest"].tolist() == [0.3, 0.2] and table["rounds"].tolist() == [2, 2]

@@ -16,12 +16,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
-from test_project import CHAPTERS, JOBS
+from test_project import CHAPTERS, OTHERS
 
 from book.prepare import for_readers, main, modules, parts, read_notebook, text_of
 
 SIZES = {"1280": {"width": 1280, "height": 800}, "1920": {"width": 1920, "height": 1080}}
-PAGES = ["index.html", "nbs/28_metrics.metrics.html", "api/params.html"]
+PAGES = ["index.html", "nbs/30_metrics.metrics.html", "api/params.html"]
 
 
 class Page(HTMLParser):
@@ -81,7 +81,7 @@ def address(book):
 def test_the_parts_are_those_of_the_index():
     listed = [name for names in parts().values() for name in names]
     assert [name for name in listed if name[0].isdigit()] == [path.stem for path in CHAPTERS]
-    assert sorted(name for name in listed if not name[0].isdigit()) == [path.stem for path in JOBS]
+    assert sorted(name for name in listed if not name[0].isdigit()) == [path.stem for path in OTHERS]
     assert [chapter for chapter, _ in modules().values()] == [path.stem for path in CHAPTERS]
 
 

@@ -10,11 +10,11 @@ HOSTILE = "<img src=x onerror=document.title=1>"
 
 
 @pytest.fixture(scope="module")
-def compare(lab, chain, page):
+def compare(lab, shown, page):
     "The page, with two runs more: one to delete, and one on other data with markup in its note and its parameters."
     address, _ = lab
-    spare = shutil.copytree(chain / "head", chain / "spare")
-    other = shutil.copytree(chain / "head", chain / "other")
+    spare = shutil.copytree(shown / "head", shown / "spare")
+    other = shutil.copytree(shown / "head", shown / "other")
     (other / "note.txt").write_text(HOSTILE)
     with (other / "params.yaml").open("a") as file:
         file.write(f'"{HOSTILE}": "{HOSTILE}"\n')
@@ -25,7 +25,7 @@ def compare(lab, chain, page):
     page.locator(".dt-scroll-body tbody tr").first.wait_for(timeout=120_000)
     page.locator(".jp-OutputArea-output img").first.wait_for(timeout=20_000)
     yield page
-    for folder in (spare, other, chain / "renamed"):
+    for folder in (spare, other, shown / "renamed"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -70,27 +70,33 @@ def test_names_from_files_are_text(compare):
     assert page.title() != "1" and page.locator("table img").count() == 0
 
 
-def test_chosen_rows_are_drawn_and_changed_after_a_question(compare, chain, shots):
+def test_chosen_rows_are_drawn_and_changed_after_a_question(compare, shown, shots):
     page = compare
     page.locator(".dt-scroll-body tbody tr", has_text="spare").locator("td").nth(1).click()
     page.locator("b", has_text="spare").wait_for(timeout=10_000)
+    select = page.locator(".widget-dropdown").filter(has_text="with").locator("select")
+    select.select_option("spare")
+    page.get_by_label("name").last.fill("head")
+    page.get_by_role("button", name="Rename …").click()
+    page.get_by_text("runs/head already exists. Choose another name.").wait_for(timeout=10_000)
     page.get_by_label("name").last.fill("renamed")
     page.get_by_role("button", name="Rename …").click()
     page.get_by_text("Rename runs/spare to runs/renamed?").wait_for(timeout=10_000)
-    assert (chain / "spare").is_dir()
+    assert (shown / "spare").is_dir()
     page.screenshot(path=str(shots / "compare_rename.png"))
     page.get_by_role("button", name="Yes").click()
     page.get_by_text("runs/spare is now runs/renamed.").wait_for(timeout=10_000)
-    assert not (chain / "spare").exists() and (chain / "renamed").is_dir()
+    assert not (shown / "spare").exists() and (shown / "renamed").is_dir()
     page.locator(".dt-scroll-body tbody td", has_text="renamed").first.wait_for(timeout=10_000)
     assert "spare" not in names(page)
+    assert select.input_value() == "renamed" and "spare" not in select.inner_text()
     page.get_by_role("button", name="Delete …").click()
     page.get_by_role("button", name="Yes").click()
     page.get_by_text("Moved to runs/.deleted/renamed/1.").wait_for(timeout=10_000)
-    assert not (chain / "renamed").exists() and (chain / ".deleted" / "renamed" / "1" / "summary.json").is_file()
+    assert not (shown / "renamed").exists() and (shown / ".deleted" / "renamed" / "1" / "summary.json").is_file()
 
 
-def test_two_runs_are_compared_and_other_data_are_drawn_apart(compare, chain, shots, pictures):
+def test_two_runs_are_compared_and_other_data_are_drawn_apart(compare, shown, shots, pictures):
     page = compare
     body = page.locator(".dt-scroll-body tbody")
     before = page.locator(".widget-image").first.get_attribute("src")
@@ -107,11 +113,11 @@ def test_two_runs_are_compared_and_other_data_are_drawn_apart(compare, chain, sh
     select = page.locator(".widget-dropdown")
     select.filter(has_text="compare").locator("select").select_option("head")
     select.filter(has_text="with").locator("select").select_option("full")
-    page.get_by_text("posters, macro_ap of full is").last.wait_for(timeout=20_000)
-    assert page.get_by_text("validation posters, macro_ap of full").count() == 1
-    assert page.get_by_text("test posters, macro_ap of full").count() == 1
+    page.get_by_text("posters, macro_ap of head is").last.wait_for(timeout=20_000)
+    assert page.get_by_text("validation posters, macro_ap of head").count() == 1
+    assert page.get_by_text("test posters, macro_ap of head").count() == 1
     page.screenshot(path=str(shots / "compare_pair.png"))
-    (chain / "other" / "note.txt").write_text("on other posters")
+    (shown / "other" / "note.txt").write_text("on other posters")
     refresh = page.locator("button[title='Read the runs again']")
     refresh.click()
     page.locator("td", has_text="on other posters").last.wait_for(timeout=20_000)
@@ -120,7 +126,7 @@ def test_two_runs_are_compared_and_other_data_are_drawn_apart(compare, chain, sh
     pictures("compare", page.locator(".jp-NotebookPanel-notebook"))
 
 
-def test_the_table_works_in_a_page_of_voila(browser, served, chain):
+def test_the_table_works_in_a_page_of_voila(browser, served, shown):
     "Without JupyterLab, and without anything from another host."
     page, answered = browser.new_page(), set()
     address = served("compare.ipynb")

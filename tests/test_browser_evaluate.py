@@ -8,7 +8,7 @@ from browsing import run_all
 
 
 @pytest.fixture(scope="module")
-def opened(lab, page, shots, chain):
+def opened(lab, page, shots, shown):
     "The page, with the newest run opened; returns the seconds until it showed the list, the run, and everything."
     address, folder = lab
     started, seconds = time.monotonic(), {}
@@ -25,20 +25,20 @@ def opened(lab, page, shots, chain):
     return seconds
 
 
-def test_the_page_opens_the_newest_run_without_code(page, opened, chain):
+def test_the_page_opens_the_newest_run_without_code(page, opened, shown):
     choice = page.locator(".widget-dropdown select").first
     assert choice.locator("option").first.inner_text().split()[0] == "full"
     assert page.get_by_text("validation posters of runs/full").count() == 1
     assert not page.get_by_text("globals()").is_visible()  # the code is collapsed
     assert page.locator(".pg-counts").bounding_box()["y"] < 800
-    assert not (chain / "full" / "evaluation.json").exists()  # nothing is written unasked
+    assert not (shown / "full" / "evaluation.json").exists()  # nothing is written unasked
     choice.select_option(index=1)
     page.get_by_text("validation posters of runs/head").wait_for(timeout=60_000)
     page.get_by_role("button", name="Write report and model card").wait_for(timeout=60_000)
     assert page.get_by_text("validation posters of runs/full").count() == 0
 
 
-def test_a_threshold_that_is_moved_changes_the_counts(page, opened, shots, chain, pictures):
+def test_a_threshold_that_is_moved_changes_the_counts(page, opened, shots, shown, pictures):
     counts = page.locator(".pg-counts")
 
     def numbers() -> list[str]:
@@ -65,7 +65,7 @@ def test_a_threshold_that_is_moved_changes_the_counts(page, opened, shots, chain
 
     page.get_by_role("button", name="Save thresholds").click()
     page.get_by_text("Thresholds saved to runs/head/thresholds.json").wait_for(timeout=20_000)
-    chosen = json.loads((chain / "head" / "thresholds.json").read_text())
+    chosen = json.loads((shown / "head" / "thresholds.json").read_text())
     assert "moved by hand" in chosen["rule"]
 
 
@@ -85,8 +85,8 @@ def test_a_click_on_a_poster_shows_where_the_network_looked(page, opened, shots,
     pictures("evaluate", page)
 
 
-def test_the_report_is_written_when_asked(page, opened, shots, chain):
+def test_the_report_is_written_when_asked(page, opened, shots, shown):
     page.get_by_role("button", name="Write report and model card").click()
     page.get_by_text("runs/head/evaluation.json").wait_for(timeout=60_000)
-    assert json.loads((chain / "head" / "evaluation.json").read_text())["split"] == "valid"
+    assert json.loads((shown / "head" / "evaluation.json").read_text())["split"] == "valid"
     page.screenshot(path=str(shots / "evaluate_report.png"))

@@ -44,7 +44,7 @@ def test_a_page_is_turned_and_a_genre_chosen(lab, page, shots):
     print(f"a page after {turned:.2f} s, a genre after {chosen:.2f} s")
 
 
-def test_a_poster_is_enlarged_and_posters_are_sorted_by_a_score(lab, page, chain, shots, pictures):
+def test_a_poster_is_enlarged_and_posters_are_sorted_by_a_score(lab, page, shown, shots, pictures):
     "On the page that the test above has left."
     tiles, poster = page.locator(".pg-tile:visible"), page.locator(".pg-poster:visible")
     tiles.filter(has_text="demo0003").click()
@@ -59,7 +59,7 @@ def test_a_poster_is_enlarged_and_posters_are_sorted_by_a_score(lab, page, chain
     select.filter(has_text="sort by").locator("select").select_option("score of the genre")
     page.locator(".widget-dropdown:visible select").filter(has_text="Western").last.select_option("Horror")
     table = max(
-        (line.split(",") for name in ("valid", "test") for line in lines(chain / "full" / f"{name}_predictions.csv")),
+        (line.split(",") for name in ("valid", "test") for line in lines(shown / "full" / f"{name}_predictions.csv")),
         key=lambda row: float(row[5]),
     )
     page.locator(".pg-tile:visible").first.filter(has_text=table[0]).wait_for(timeout=10_000)

@@ -16,13 +16,13 @@ READOUT = r"(\d\.\de[-+]\d+) to (\d\.\de[-+]\d+)"
 
 
 @pytest.fixture(scope="module")
-def picker(page, lab, chain):
+def picker(page, lab, shown):
     "The page with three range tests, one of them flat; yields the params file, and puts it back at the end."
     address, folder = lab
     rates = np.geomspace(1e-6, 0.5, 100)
     fall = 0.6 - 0.3 / (1 + np.exp(-3 * (np.log10(rates) + 3))) + 0.5 * np.clip(np.log10(rates) + 1.2, 0, None) ** 2
     for name, losses in (("lrf_slow", fall + 0.05), ("lrf_fall", fall), ("lrf_flat", 0 * rates + 0.5)):
-        made = shutil.copytree(chain / "lrf_full", chain / name)  # the last is the newest, and without a suggestion
+        made = shutil.copytree(shown / "lrf_full", shown / name)  # the last is the newest, and without a suggestion
         noisy = losses + np.random.default_rng(0).normal(0, 0.01, 100) * (name != "lrf_flat")
         table = pd.DataFrame({"step": range(100), "lr": rates, "loss": noisy, "smoothed": smooth(noisy)})
         table.to_csv(made / "lr_find.csv", index=False)
@@ -41,7 +41,7 @@ def picker(page, lab, chain):
     yield target
     target.write_bytes(before)
     for name in ("lrf_slow", "lrf_fall", "lrf_flat"):
-        shutil.rmtree(chain / name)
+        shutil.rmtree(shown / name)
 
 
 def read_out(page) -> tuple[str, str]:

@@ -133,6 +133,46 @@ def test_known_pictures_are_neither_decoded_nor_compared_again(root, tmp_path, m
     assert inspect_pictures(paths[8:30], cache)["group"].nunique() == 22 and not calls
 
 
+def noise_thumbnails(n: int) -> np.ndarray:
+    "Pictures that do not resemble one another; the last twentieth are copies of the first, slightly brightened."
+    small = np.random.default_rng(0).integers(0, 200, (n, 27, 18), dtype=np.uint8)
+    found = np.stack([np.asarray(Image.fromarray(one).resize((48, 72), Image.Resampling.BICUBIC)) for one in small])
+    found[-(n // 20) :] = found[: n // 20] + 3
+    return found
+
+
+def test_comparisons_grow_far_less_than_with_the_square_of_the_number_of_pictures(monkeypatch):
+    compared, likely = [], copies._likely
+    monkeypatch.setattr(copies, "_FEW", 100)
+    monkeypatch.setattr(copies, "_likely", lambda likeness: compared.append(likeness.size) or likely(likeness))
+    numbers = []
+    for n in (300, 1200):
+        compared.clear()
+        assert find_copies(noise_thumbnails(n)).tolist() == [[row, n - n // 20 + row] for row in range(n // 20)]
+        numbers.append(sum(compared))
+    assert numbers[1] < 10 * numbers[0] and numbers[1] < 0.2 * 22 * 1200**2  # 4 ** 1.5 is 8; 16 would be quadratic
+
+
+def test_a_new_picture_is_found_among_many_known_ones(monkeypatch):
+    monkeypatch.setattr(copies, "_FEW", 20)
+    thumbnails = noise_thumbnails(400)
+    pairs = [[row, 380 + row] for row in range(20)]
+    assert find_copies(thumbnails, known=399).tolist() == pairs[-1:]
+    assert find_copies(thumbnails, known=380).tolist() == pairs
+
+
+def test_many_copies_of_one_picture_give_few_pairs_and_one_group(monkeypatch):
+    "A placeholder that thousands of ids share, each saved again; the pairs would grow with the square."
+    monkeypatch.setattr(copies, "_FEW", 20)
+    thumbnails, rng = noise_thumbnails(400), np.random.default_rng(1)
+    thumbnails[:300] = thumbnails[0] + rng.integers(0, 4, (300, 72, 48), dtype=np.uint8)
+    pairs = copies._candidate_pairs(thumbnails)
+    assert len(pairs) <= 2 * copies._MOST * len(thumbnails) < 300 * 299 / 4
+    names = np.array([str(row) for row in range(400)])
+    found = pairs[["one", "other"]].to_numpy(int)
+    assert set(copies.group_pictures(names, names[found])[:300]) == {0}
+
+
 @pytest.mark.skipif(os.name == "nt", reason="file names are text there")
 def test_a_picture_whose_name_is_no_text_is_remembered(root, tmp_path, monkeypatch):
     path = os.fsdecode(os.fsencode(root / "Images") + b"/demo\xff.jpg")

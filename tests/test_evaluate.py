@@ -51,19 +51,18 @@ def evaluated(trained):
 
 def test_thresholds_never_look_at_test_data(evaluated, monkeypatch):
     from postergenre.report import evaluation, predictions
-    from postergenre.report.predictions import scores_of_split
+    from postergenre.report.predictions import scores_of_splits
 
-    plain = scores_of_split
+    plain = scores_of_splits
 
-    def turned_round(run, split):
-        scored = plain(run, split)
-        return dataclasses.replace(scored, targets=1 - scored.targets) if split == "test" else scored
+    def turned_round(*given):
+        valid, test = plain(*given)
+        return [valid, dataclasses.replace(test, targets=1 - test.targets)]
 
-    monkeypatch.setattr(evaluation, "scores_of_split", turned_round)
     for rule in ("f1", "precision"):
-        monkeypatch.setattr(evaluation, "scores_of_split", plain)
+        monkeypatch.setattr(evaluation, "scores_of_splits", plain)
         before = evaluation.evaluate_run(asked(split="test", threshold_rule=rule, overwrite=True))
-        monkeypatch.setattr(evaluation, "scores_of_split", turned_round)
+        monkeypatch.setattr(evaluation, "scores_of_splits", turned_round)
         after = evaluation.evaluate_run(asked(split="test", threshold_rule=rule, overwrite=True))
         assert np.array_equal(before.thresholds.values, after.thresholds.values)
         assert before.metrics.loc["macro_f1", "value"] != after.metrics.loc["macro_f1", "value"]  # they did turn round
@@ -99,18 +98,19 @@ def test_a_precision_that_is_just_reached_is_reached():
 @pytest.mark.parametrize("file", ["model.ts", "model.onnx"])
 def test_an_export_is_evaluated_as_the_checkpoint_it_was_made_from(evaluated, trained, monkeypatch, file):
     from postergenre.export.job import export_run
-    from postergenre.report import documents, predictions
+    from postergenre.predict import scorer
+    from postergenre.report import documents
     from postergenre.report.evaluation import replaced_evaluation
     from postergenre.report.predictions import open_finished, scores_of_split
 
     export = export_run(trained).folder / file
     run = open_finished("tiny", file)
-    monkeypatch.setattr(predictions, "MANY", 1)  # compiled
+    monkeypatch.setattr(scorer, "MANY", 1)  # compiled
     found = scores_of_split(run, "test")
     assert found.origin == run.scored == file and evaluated.run.scored == run.weights.name
     assert np.abs(found.scores - evaluated.shown.scores).max() < 1e-4 and found.scores.std() > 0
     documents.write_evaluation(evaluated)
-    assert replaced_evaluation(run, "test", evaluated.thresholds).startswith(run.weights.name)
+    assert replaced_evaluation(run, "test", evaluated.thresholds.rule).startswith(run.weights.name)
 
     content = run.weights.read_bytes()
     try:
@@ -329,7 +329,7 @@ def test_a_run_that_cannot_be_evaluated_is_told_so(evaluated):
     folder = evaluated.run.folder
     half = folder.with_name("half")
     shutil.copytree(folder, half, ignore=shutil.ignore_patterns("summary.json", "run.json", "checkpoints"))
-    with pytest.raises(ConfigError, match="runs/half is not finished. Train it first"):
+    with pytest.raises(ConfigError, match="runs/half is not finished. Resume it"):
         evaluate_run(asked(experiment_name="half"))
     with FileLock(lock_file(half)), pytest.raises(ConfigError, match="runs/half is being trained"):
         evaluate_run(asked(experiment_name="half"))
@@ -341,4 +341,4 @@ def test_a_run_that_cannot_be_evaluated_is_told_so(evaluated):
     with pytest.raises(ConfigError, match="runs/nowhere does not exist"):
         evaluate_run(asked(experiment_name="nowhere"))
     with pytest.raises(ConfigError, match="is not a valid poster"):
-        evaluate_run(asked(cam_ids=["nobody"], n_cam=1))
+        evaluate_run(asked(cam_ids=["nobody"], n_cam=1, overwrite=True))

@@ -1,13 +1,13 @@
 "Metrics against scikit-learn on many random tables: ties, one poster, rare genres, weights."
 
-from functools import partial
-
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from postergenre.metrics.intervals import confidence_interval, contributions, paired_difference
+from postergenre.metrics import intervals, metrics
+from postergenre.metrics.intervals import confidence_interval, metric_contributions, paired_difference
 from postergenre.metrics.metrics import (
+    METRICS,
     average_precision,
     evaluable_genres,
     genre_table,
@@ -95,18 +95,53 @@ def test_a_paired_comparison_needs_the_same_posters():
         paired_difference(targets, scores, scores[:-1], [f"{n}" for n in range(targets.shape[1])], min_positives=1)
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_a_contribution_is_the_change_without_its_posters(seed):
-    "Ties included, and groups of uneven size."
+def without_a_poster(metric, targets, scores) -> float:
+    "A metric as scikit-learn computes it; F1 at 0.5."
+    average, _, kind = metric.partition("_")
+    if kind == "f1":
+        decisions = (scores >= 0.5).astype(float)
+        return (
+            f1_score(targets.ravel(), decisions.ravel())
+            if average == "micro"
+            else np.mean([f1_score(*columns) for columns in zip(targets.T, decisions.T, strict=True)])
+        )
+    return {"ap": average_precision_score, "auc": roc_auc_score}[kind](targets, scores, average=average)
+
+
+@pytest.mark.parametrize("metric", [metric for metric in METRICS if metric != "loss"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_contribution_is_the_change_without_its_poster(seed, metric):
+    "Ties included, also of labels of one poster."
     targets, scores, _ = random_posters(seed)
-    targets, scores = np.vstack([targets] * 3), np.vstack([scores] * 3)  # so that each group leaves a positive
-    whole = average_precision_score(targets, scores, average=None)
-    measure = partial(average_precision, rank_posters(targets, scores))
-    for most in (len(targets), 7):
-        for group, added in enumerate(contributions(measure, len(targets), most)):
-            kept = np.arange(len(targets)) % most != group
-            expected = kept.mean() * (whole - average_precision_score(targets[kept], scores[kept], average=None))
-            assert np.allclose(added, expected, rtol=0, atol=1e-12)
+    targets, scores = np.vstack([targets[:30]] * 3), np.vstack([scores[:30]] * 3).round(1).astype(np.float64)
+    targets, scores = np.hstack([targets, 1 - targets]), np.hstack([scores, scores])  # so that a label always remains
+    targets[[0, 30, 60]] = np.arange(targets.shape[1]) % 2  # each genre has positives and negatives
+    targets[[1, 31, 61]] = 1 - np.arange(targets.shape[1]) % 2
+    n = len(targets)
+    added = metric_contributions((targets, scores, np.full(targets.shape[1], 0.5, dtype=np.float32)), metric)
+    whole, kept = without_a_poster(metric, targets, scores), ~np.eye(n, dtype=bool)
+    for poster in range(0, n, 7):
+        expected = (1 - 1 / n) * (whole - without_a_poster(metric, targets[kept[poster]], scores[kept[poster]]))
+        assert added[poster] == pytest.approx(expected, abs=1e-12)
+
+
+def test_no_metric_is_computed_once_per_poster(monkeypatch):
+    calls = []
+    for name in ("rank_posters", "average_precision", "roc_auc", "count_labels", "rank_labels"):
+        plain = getattr(metrics, name)
+        for module in (metrics, intervals):
+            if hasattr(module, name):
+                count = lambda *given, plain=plain, name=name: calls.append(name) or plain(*given)  # noqa: E731
+                monkeypatch.setattr(module, name, count)
+    numbers = []
+    for n in (200, 400):
+        rng = np.random.default_rng(0)
+        targets = (rng.random((n, 4)) < 0.4).astype(float)
+        calls.clear()
+        table = intervals.summary_table(targets, rng.random((n, 4)), list("abcd"))
+        assert table["low"].notna().all()
+        numbers.append(len(calls))
+    assert numbers[0] == numbers[1] < 100
 
 
 def test_without_a_spread_there_is_a_reason_that_a_summary_can_hold(tmp_path):

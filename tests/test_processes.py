@@ -39,6 +39,7 @@ PAIR = {
     "pair_ema": {**SMALL, "ema_decay": 0.5, "valid_metric": "loss"},
     "pair_short": {**SMALL, "n_epochs": 1},
     "pair_alike": ALIKE,
+    "pair_mixed": {**SMALL, "mixing": {"mixup": 1.0, "cutmix": 1.0}},
     "pair_head": HEAD,
     "lrf_pair": {**ALIKE, "lrf_iterations": 14},
 }

@@ -13,16 +13,21 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from bench.params import BenchParams
 from postergenre import config, params
+from postergenre.sweep.plan import SweepFile, SweepParams
 
 CHAPTERS = sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))
-JOBS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if not path.name[0].isdigit() and path.stem != "index")
+OTHERS = sorted(path for path in (ROOT / "nbs").glob("*.ipynb") if not path.name[0].isdigit() and path.stem != "index")
+JOBS = [path for path in OTHERS if not path.stem.startswith("study_")]  # studies are no part of a user's project
 PACKAGE = sorted(path for path in (ROOT / "postergenre").rglob("*.py") if path.name != "_modidx.py")
 SUBPACKAGES = sorted(path.parent.name for path in (ROOT / "postergenre").glob("*/__init__.py"))
-SCHEMAS = {"predict": params.PredictParams, "pick_lr": params.PickParams, "bench": params.BenchParams,
+SCHEMAS = {"predict": params.PredictParams, "pick_lr": params.PickParams, "bench": BenchParams,
            "compare": params.CompareParams, "explore": params.ExploreParams, "evaluate": params.EvaluateParams,
            "try_it": params.TryParams, "audit": params.AuditParams, "swa": params.SwaParams,
-           "to_torchscript": params.ExportParams}  # fmt: skip
+           "ensemble": params.EnsembleParams,
+           "to_torchscript": params.ExportParams, "sweep": SweepParams,
+           "sweep_example": SweepFile}  # fmt: skip
 
 
 def cells(path: Path, kind: str) -> list[dict]:
@@ -67,7 +72,7 @@ def test_the_index_lists_every_chapter_in_order_and_every_job():
         title, purpose = cells(path, "markdown")[0]["source"].splitlines()[:2]
         rows.append(f"| [{title[2:]}]({path.name}) | `{path.stem[3:]}` | {purpose[2:]} |")
     assert [line for line in text.splitlines() if re.match(r"\| \[.*\]\(\d\d_", line)] == rows
-    assert set(re.findall(r"\]\((\D\w+)\.ipynb\)", text)) == {path.stem for path in JOBS}
+    assert set(re.findall(r"\]\((\D\w+)\.ipynb\)", text)) == {path.stem for path in OTHERS} - {"index"}
 
 
 def test_a_chapter_imports_from_lower_numbers_only():
@@ -94,6 +99,13 @@ def test_a_module_is_short(path):
 @pytest.mark.parametrize("name", ["postergenre", "postergenre.params", "postergenre.config"])
 def test_parameters_are_read_before_anything_heavy_is_imported(name):
     code = f"import sys, {name}; print([m for m in ('torch', 'pandas', 'timm', 'matplotlib') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("page", ["pick_lr", "compare", "picker", "home"])
+def test_a_page_about_runs_opens_without_torch(page):
+    heavy = ("torch", "timm", "sklearn", "scipy.stats", "cv2")
+    code = f"import sys, postergenre.pages.{page}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -212,3 +224,14 @@ def test_no_server_is_opened_to_the_network():
     assert "jupyter lab --ServerApp.ip=127.0.0.1 " in text and text.count("ip=") == 1
     served = json.loads((ROOT / "voila.json").read_text(encoding="utf-8"))
     assert served["Voila"]["ip"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("path", [path for path in OTHERS if path not in JOBS], ids=lambda path: path.stem)
+def test_a_study_is_thin_and_its_parameters_are_the_schema(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    schema = getattr(importlib.import_module(f"bench.{path.stem}"), path.stem.title().replace("_", "") + "Params")
+    given: dict = {}
+    exec(code[0], given)
+    assert {name: value for name, value in given.items() if not name.startswith("__")} == schema().model_dump()
+    assert not any(line.startswith(("def ", "class ")) for cell in code for line in cell.splitlines())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import ROOT
 from killing import SMALL
@@ -19,7 +20,9 @@ from postergenre.train.runs import read_run
 # Killed
 
 
-@pytest.mark.parametrize("jobs", [["train"], ["overwrite", "lr_find"], ["swa", "export", "evaluate", "thresholds"]])
+@pytest.mark.parametrize(
+    "jobs", [["train"], ["overwrite", "lr_find"], ["swa", "ensemble", "export", "evaluate", "thresholds"]]
+)
 def test_a_kill_at_any_file_operation_leaves_the_old_state_or_the_new_one(tmp_path, environment, jobs):
     line = [sys.executable, str(ROOT / "tests" / "killing.py"), str(tmp_path), *jobs]
     done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600)
@@ -94,8 +97,8 @@ def test_a_damaged_file_is_named_and_overwrite_helps(run, file, jobs, mended_by,
     if content is not None:
         (run / file).write_text(content)
     for name in jobs:
-        if content is None and file in ("run.json", "swa.json", "export.json"):
-            continue  # nothing says that there should be one
+        if content is None and file in ("run.json", "swa.json", "export.json", "state.pth"):
+            continue  # nothing says that there should be one, or the others are enough
         with pytest.raises((ConfigError, FileNotFoundError)) as caught:
             job(name)
         said = str(caught.value)
@@ -103,6 +106,18 @@ def test_a_damaged_file_is_named_and_overwrite_helps(run, file, jobs, mended_by,
         assert "overwrite: true" in said or "again" in said, said
     job(mended_by, overwrite=True)
     job(jobs[0])
+
+
+def test_a_finished_run_is_shown_and_evaluated_without_its_state(run, capsys):
+    before = job("train")
+    (run / "state.pth").unlink()
+    shown, evaluated = job("train"), job("evaluate")
+    assert "is finished, and shown as it is" in capsys.readouterr().out and shown.epoch == before.epoch
+    pd.testing.assert_frame_equal(pd.DataFrame(shown.history), pd.DataFrame(before.history))
+    assert len(evaluated.shown.ids) and shown.start == before.start
+    (run / "metrics.csv").unlink()
+    with pytest.raises(ConfigError, match=r"runs/run/metrics\.csv is missing.*overwrite: true"):
+        job("train")
 
 
 def test_missing_checkpoints_are_named_and_overwrite_helps(run):

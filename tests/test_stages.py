@@ -1,19 +1,18 @@
 """Staged fine-tuning: frozen stages stay still, learn when they should, and a killed run ends with the same bits."""
 
 import json
-import os
+import multiprocessing
 import signal
-from unittest.mock import patch
 
 import pandas as pd
 import pytest
 import torch
 from conftest import SMALL
-from predicting import in_child
+from dying import killed_after
 
 from postergenre.config import make_params
 from postergenre.errors import ConfigError
-from postergenre.train import loop
+from postergenre.model.inference import CompiledNetwork
 from postergenre.train.averaging import average_run
 from postergenre.train.callbacks import Run
 from postergenre.train.checkpoints import load_plain
@@ -22,6 +21,7 @@ from postergenre.train.runs import release
 from postergenre.train.setup import prepare
 from postergenre.train.training import train_run
 
+SPAWNED = multiprocessing.get_context("spawn")  # OpenVINO does not survive a fork
 STEPS = SMALL["num_iteration_on_epoch"]
 STAGED = {
     **SMALL,
@@ -42,11 +42,7 @@ STAGED = {
 STEM, FIRST, THIRD, LAST = "backbone.conv_stem", "backbone.blocks.0.", "backbone.blocks.2.", "backbone.blocks.4."
 
 
-@pytest.fixture(autouse=True)
-def own_runs(runs, monkeypatch):
-    "The shared runs folder, and demo posters."
-    monkeypatch.setenv("RUNS_PATH", str(runs))
-    monkeypatch.delenv("ROOT_PATH", raising=False)
+pytestmark = pytest.mark.usefixtures("own_runs")
 
 
 def train(name: str, **changed) -> Run:
@@ -59,14 +55,7 @@ def train(name: str, **changed) -> Run:
 
 def train_and_die(name: str, steps: int) -> None:
     "Train or resume a run that is killed after this number of steps."
-    done, update = [], loop.update_weights
-
-    def update_or_die(run, loss):
-        if len(done) == steps:
-            os.kill(os.getpid(), signal.SIGKILL)
-        done.append(update(run, loss))
-
-    with patch.object(loop, "update_weights", update_or_die):
+    with killed_after(steps):
         train(name)
 
 
@@ -97,6 +86,28 @@ def test_each_stage_moves_from_its_epoch_on_and_not_before(peaceful):
     assert moved(states, FIRST) == moved(states, STEM) == [False, False, False, True]
 
 
+def test_the_average_keeps_what_a_checkpoint_knows_and_forgets_a_random_start(peaceful):
+    moved_by = {}
+    for name, checkpoint in (("from_run", "staged/model.best.pth"), ("from_random", None)):
+        changed = {"n_epochs": 1, "num_iteration_on_epoch": 1, "ema_decay": 0.98, "callbacks": []}
+        run = prepare(make_params({**STAGED, "experiment_name": name, "checkpoint_name": checkpoint, **changed}))
+        start = torch.cat([value.detach().flatten().clone() for value in run.model.parameters()])
+        fit(run)
+        release(run.lock)
+        ends = [torch.cat([value.flatten() for value in model.parameters()]) for model in (run.ema.module, run.model)]
+        averaged, last = ((end - start).norm() for end in ends)
+        moved_by[name] = (averaged / last).item()
+    assert moved_by == pytest.approx({"from_run": 0.02, "from_random": 1.0}, rel=1e-3)
+
+
+def test_the_average_forgets_the_random_row_of_a_new_genre():
+    train("fewer", n_epochs=1, callbacks=[], drop_genres=["Drama"])
+    for name, checkpoint, complete in (("more", "fewer", False), ("same", "more", True)):
+        changed = {"n_epochs": 1, "callbacks": [], "checkpoint_name": f"{checkpoint}/model.best.pth"}
+        run = train(name, allow_other_split=True, **changed)
+        assert run.start["complete"] is complete and run.ema.use_warmup is not complete
+
+
 def test_the_optimizer_counts_the_steps_of_what_learns_later(peaceful):
     names = {id(value): name for name, value in peaceful.model.named_parameters()}
     optimizer = peaceful.optimizer.optimizer
@@ -122,7 +133,10 @@ def test_the_groups_keep_their_ratio_to_the_schedule(peaceful):
 def test_a_run_killed_around_an_unfreezing_ends_with_the_same_weights(peaceful, lives):
     name = f"killed_{'_'.join(map(str, lives))}"
     for steps in lives:
-        assert in_child(lambda steps=steps: train_and_die(name, steps)) == -signal.SIGKILL
+        child = SPAWNED.Process(target=train_and_die, args=(name, steps))
+        child.start()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
     killed = train(name)
     assert killed.epoch == 5 and killed.model.frozen == {}
     pairs = (killed.folder / "state.pth", peaceful.folder / "state.pth")
@@ -173,3 +187,11 @@ def test_stages_that_do_not_exist_are_refused_before_training(values, words, run
         prepare(make_params({**STAGED, "experiment_name": "bad", **values}))
     assert all(word in str(caught.value) for word in words), caught.value
     assert not (runs / "bad").exists()
+
+
+def test_a_run_with_frozen_stages_is_trained_through_the_runtime_and_another_one_as_a_whole(peaceful):
+    frozen = train("apart", callbacks=[{"freeze": {"stages": 3}}], n_epochs=2)
+    assert any(isinstance(start, CompiledNetwork) for start in frozen.network.starts.values())
+    assert peaceful.network.parts == [] and not peaceful.network.starts  # nothing is frozen in its last epoch
+    stored = train("head_alone", callbacks=["freeze"], n_epochs=1, layer_decay=None)
+    assert stored.network is stored.model.head

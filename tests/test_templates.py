@@ -30,7 +30,10 @@ FILLED = {  # template -> values, and how often the name is shown
     "chosen.html.jinja": (CHOSEN | {"named": [(HOSTILE, 1)], "unnamed": [(HOSTILE, 2)]}, 3),
     "counts.html.jinja": ({"counts": {HOSTILE: HOSTILE}}, 2),
     "findings.html.jinja": ({"columns": [HOSTILE], "rows": [{HOSTILE: HOSTILE}], "stops": "stops"}, 2),
-    "gallery.html.jinja": ({"things": [([(TILE, NO_PICTURE)], 0)], "size": (1, 1), "colors": COLORS}, 5),
+    "gallery.html.jinja": (
+        {"things": [([(TILE, NO_PICTURE)], 0)], "size": (1, 1), "colors": COLORS, "clickable": True},
+        5,
+    ),
     "pictures.html.jinja": (
         {
             "rows": [{"title": HOSTILE, "color": "red", "pictures": [(NO_PICTURE, [(HOSTILE, "red")], HOSTILE)]}],
@@ -49,6 +52,7 @@ FILLED = {  # template -> values, and how often the name is shown
         },
         7,
     ),
+    "words.html.jinja": ({"text": HOSTILE, "told": {HOSTILE: HOSTILE}}, 3),
     "parameters.html.jinja": ({"rows": [{"name": HOSTILE, "value": HOSTILE, "changed": True}], "n_changed": 1}, 2),
     "result.html.jinja": (
         {"name": HOSTILE, "notes": [HOSTILE], "rows": [{"split": HOSTILE, "missing": HOSTILE}]},

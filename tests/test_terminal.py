@@ -73,6 +73,34 @@ def test_a_program_error_shows_ten_lines_and_where_the_rest_is(notebook):
     assert done.returncode == 1 and len(lines) <= 10 and "KeyError: 'gone'" in lines[-2] and "out.ipynb" in lines[-1]
 
 
+def test_a_file_of_the_command_that_cannot_be_read_is_named_in_one_line(notebook, tmp_path):
+    path = notebook("from postergenre import errors")
+    for name, content in {"bad.yaml": "a: [1", "list.yaml": "- a", "good.yaml": "a: 1"}.items():
+        (tmp_path / name).write_text(content)
+    for arguments, words in {
+        (path, "out.ipynb", "-f", "nowhere.yaml"): "There is no file nowhere.yaml in ",
+        (path, "out.ipynb", "-f", "god.yaml"): "Did you mean `good.yaml`? Correct its path.",
+        ("nowhere.ipynb", "out.ipynb", "-f", "good.yaml"): "There is no file nowhere.ipynb in ",
+        (path, "noFolder/out.ipynb", "-p", "name", "None"): "The output folder noFolder doesn't exist. Create it",
+        (path, "out.ipynb", "-f", "."): ". is a folder. Give a file in it.",
+        ("good.yaml", "out.ipynb"): "The notebook to run is not a notebook: it is not JSON.",
+        (path, "out.ipynb", "--parameters_file=nowhere.yaml"): "There is no file nowhere.yaml in ",
+        (path, "out.ipynb", "-f", "bad.yaml"): "The params file bad.yaml is not valid YAML in line 1: expected",
+        (path, "out.ipynb", "-f", "good.yaml", "-y", "{a: [1"): "A value of -y is not valid YAML in line 1: expected",
+        (
+            path,
+            "out.ipynb",
+            "-f",
+            "list.yaml",
+        ): "params file (-f) or a value of -y must contain lines of the form `name: value`",
+    }.items():
+        command = [sys.executable, "-m", "papermill", "--log-level", "ERROR", *map(str, arguments)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        last = done.stderr.strip().splitlines()[-1]
+        assert done.returncode == 1 and last.startswith("Error: ") and words in last, done.stderr[-2000:]
+        assert "Traceback" not in done.stderr
+
+
 def test_a_killed_kernel_leaves_a_note(notebook):
     path = notebook("import os, signal\nfrom postergenre import errors\nos.kill(os.getpid(), signal.SIGKILL)")
     assert run(path).returncode not in (0, 1)
@@ -92,16 +120,22 @@ def test_a_papermill_that_is_stopped_leaves_a_note(notebook, sent):
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+        start_new_session=True,
     )
     assert process.stdout.readline() == "started\n"
     time.sleep(0.5)
-    os.kill(process.pid, sent)
-    process.wait(60)
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)  # a terminal sends Ctrl-C to the kernel too
+    else:
+        os.kill(process.pid, sent)
+    said = process.communicate(timeout=60)[1]
     assert process.returncode and "has not finished" in first_cell(path)
+    assert ("the same command goes on where it can" in said) == (sent == signal.SIGINT)
+    assert "Traceback" not in said, said
     assert ("interrupted" if sent == signal.SIGINT else "was killed") in first_cell(path)
 
 

@@ -65,18 +65,30 @@ def test_the_scores_are_those_of_the_predict_job(page, chain):
     assert page.judge.eager is not None, page.judge.reason
 
 
-def test_a_transformer_gives_scores_and_a_sentence(page):
+def test_a_transformer_gives_a_map_and_a_network_without_one_a_sentence(page):
     from dataclasses import replace
+
+    from torch import nn
 
     from postergenre.model.classifier import create_model
     from postergenre.pages.try_it import TryPage
 
-    size = page.judge.predictor.img_size
-    judge = replace(
-        page.judge, eager=create_model("test_vit", len(page.judge.predictor.genres), size, pretrained=False)
-    )
-    shown = TryPage(judge, [page.example.options[1][1]])
-    assert "convolutional" in shown.panel.where.words.value and "<tr data-genre" in shown.panel.table.value
+    def shown(eager):
+        return TryPage(replace(page.judge, eager=eager), [page.example.options[1][1]]).panel
+
+    transformer = create_model("test_vit", len(page.judge.predictor.genres), page.judge.predictor.img_size, False)
+    weight = transformer.head.linear.weight
+    words, evidence = [], nn.init.normal_(weight.detach().clone())
+    for sign in (1, -1):  # evidence for a genre with one sign is evidence against it with the other
+        weight.data = sign * evidence
+        seen = shown(transformer)
+        words.append(seen.where.words.value)
+        assert seen.where.image.value
+    assert any("Yellow is where" in said for said in words)
+    transformer.backbone.num_features = -1  # no layer has so many channels
+    seen = shown(transformer)
+    assert not seen.where.image.value and "VisionTransformer has none for images of" in seen.where.words.value
+    assert "<tr data-genre" in seen.table.value
 
 
 def test_a_large_upload_is_told_and_reaches_the_kernel():

@@ -20,7 +20,8 @@ from postergenre.params import Params
 
 README = (ROOT / "postergenre" / "templates" / "project_readme.md").read_text(encoding="utf-8")
 SECTIONS = {text.splitlines()[0]: text for text in README.split("\n## ")}
-SOURCES = "setup.py settings.ini pyproject.toml MANIFEST.in README.md LICENSE voila.json postergenre nbs params".split()
+SOURCES = "setup.py settings.ini pyproject.toml MANIFEST.in README.md LICENSE voila.json".split()
+SOURCES += ["postergenre", "nbs", "params", "workflow"]
 TINY = {**SMALL, "n_demo_posters": 120, "n_epochs": 2, "model_name": "test_efficientnet", "pretrained": False}
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
 WHERE = """
@@ -70,7 +71,9 @@ def python(wheel, tmp_path_factory) -> str:
     python = folder / "bin" / "python"
     (own,) = folder.glob("lib/python*/site-packages")
     (own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    succeed([*PIP, "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(wheel)])
+    # the project that is installed next to the dependencies has the same version
+    options = ["--quiet", "--no-deps", "--no-index", "--ignore-installed"]
+    succeed([*PIP, "--python", str(python), "install", *options, str(wheel)])
     return str(python)
 
 
@@ -95,7 +98,8 @@ def test_a_project_gets_every_job_and_every_params_file_of_use():
     jobs = {f"nbs/{path.name}" for path in JOBS} - {"nbs/bench.ipynb"}  # it needs the folder bench/
     files = {f"params/{path.name}" for path in (ROOT / "params").glob("*.yaml")}
     files -= {f"params/{name}.yaml" for name in ("bench", "full_focal", "full_smoothing")}  # the last two: deprecated
-    assert set(project_files()) == jobs | files | {"voila.json", "README.md", ".gitignore"}
+    rules = {str(path.relative_to(ROOT)) for path in (ROOT / "workflow").rglob("*") if path.is_file()}
+    assert set(project_files()) == jobs | files | rules | {"voila.json", "README.md", ".gitignore"}
 
 
 def test_the_wheel_holds_the_project_and_every_template(wheel):
@@ -158,6 +162,11 @@ def test_the_commands_of_the_readme_run_with_only_the_installed_package(python, 
     assert re.search(r"Epoch +2", printed["train"], re.I), printed["train"]
     assert "Output files: runs/first/\n" in printed["train"]
     assert "Next: papermill nbs/evaluate.ipynb runs/first_evaluate.ipynb -r experiment_name first" in printed["train"]
+    for job, line in {
+        "evaluate": "Evaluating runs/first on valid posters.\nScored ",
+        "to_torchscript": "Exporting runs/first as TorchScript, torch.export program and ONNX.\n3 of 3 files",
+    }.items():
+        assert line in printed[job], printed[job]
     for name in ("summary.json", "report.html", "MODEL_CARD.md", "model.ts"):
         assert (project / "runs" / "first" / name).is_file(), name
     assert len((project / "predictions.csv").read_text().splitlines()) == 121

@@ -66,7 +66,7 @@ def diverge(values: dict) -> str:
         calls.append(1)
         return loss(logits, targets) * (float("nan") if RANK == 1 and len(calls) == 2 else 1.0)
 
-    run.loss = broken
+    run.loss.in_epoch = lambda epoch: broken
     try:
         fit(run)
     except FloatingPointError as error:

@@ -146,6 +146,10 @@ def _merge_rows(
     return table.sort_values(["Id", "split"], ignore_index=True), findings
 
 # %% ../../nbs/15_data.annotations.ipynb #1c430f3c
+_NOT_GENRES = "names in drop_genres that are not genres of the table"
+_OFTEN_ABSENT = ("n/a", "reality-tv")  # the default, so nobody has misspelt them
+
+
 def _drop_some_genres(
     table: pd.DataFrame,  # Id, genres and other columns
     genres: Sequence[str],  # all genres
@@ -158,13 +162,10 @@ def _drop_some_genres(
     if dropped:
         names = summarize_names((f"{genre} ({table[genre].sum():,})" for genre in dropped), 9)
         findings.append(Finding("genres in drop_genres", len(dropped), names, "left out"))
-    for name in drop_genres:
-        if name not in genres and (close := nearest(name, genres)):
-            findings.append(
-                Finding(
-                    "names in drop_genres that are not genres of the table", 1, name + "." + close, "nothing left out"
-                )
-            )
+    for name in sorted(set(drop_genres) - set(genres)):
+        close = nearest(name, genres)
+        if close or name.lower() not in _OFTEN_ABSENT:
+            findings.append(Finding(_NOT_GENRES, 1, f"{name}.{close}" if close else name, "nothing left out"))
     alike = pd.Series(kept, dtype=str).str.lower().str.replace(r"\W", "", regex=True)
     if len(same := [genre for genre, twice in zip(kept, alike.duplicated(keep=False), strict=True) if twice]):
         findings.append(
@@ -221,7 +222,9 @@ def _describe_reading(
     ways = "; ".join(f"{' and '.join(names)}: {words}" for words, names in files.items())
     n = len(annotations.table)
     counts = f"{n:,} row{'s' * (n != 1)}, {len(annotations.genres)} genres, {without:,} row{'s' * (without != 1)}"
-    return f"{ways}; {counts} without a genre"
+    unknown = [found.examples for found in annotations.findings if found.kind == _NOT_GENRES]
+    ignored = "; drop_genres, but not genres: " + ", ".join(unknown) if unknown else ""
+    return f"{ways}; {counts} without a genre{ignored}"
 
 # %% ../../nbs/15_data.annotations.ipynb #f8b4ef71
 def _picture_hint(
@@ -229,12 +232,12 @@ def _picture_hint(
     pictures: dict[str, str],  # paths by name
 ) -> str:
     "Return an Id without a picture and the picture it may refer to, or an empty string if each Id has one."
-    alike = {plain_name(name).lstrip("0"): path for name, path in pictures.items()}
     missing = [name for name in ids if name not in pictures]
     if not missing:
         return ""
     if not pictures:
         return "Images/ has no pictures"
+    alike = {plain_name(name).lstrip("0"): path for name, path in pictures.items()}
     shown = next((name for name in missing if plain_name(name).lstrip("0") in alike), missing[0])
     path = alike.get(plain_name(shown).lstrip("0"), next(iter(pictures.values())))
     return f"for instance Id {shown}; Images/ has {os.path.basename(path)}"
@@ -248,7 +251,8 @@ def read_rows(
     "Read the tables; return all rows, and the pictures' paths by name. Raise the errors of `read_annotations`."
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f"There is no data folder {root}. {_LAYOUT}")
+        others = (path.name for path in root.parent.glob("*/"))
+        raise FileNotFoundError(f"There is no data folder {root}.{nearest(root.name, others)} {_LAYOUT}")
     files = _find_tables(root)
     pictures, findings = _find_pictures(root)
     read = {split: read_table(path, how, pictures) for split, path in files.items()}

@@ -13,7 +13,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,7 +85,9 @@ def _read_cache(
     cache: str | Path | None,  # file written by `_write_cache`; may be missing or damaged
     fingerprints: dict[str, str],  # fingerprints of the wanted pictures, by path
 ) -> tuple[dict[str, Inspected], np.ndarray]:
-    "Return the results for unchanged pictures, and the digests of pairs of copies among all pictures."
+    """Return the results for unchanged pictures, and the digests of pairs of copies among all pictures.
+
+    The thumbnails are read only if a picture is new, because they take 3.5 KB per picture."""
     if cache is None:
         return {}, _NO_COPIES
     if Path(cache).suffix != ".npz":
@@ -93,8 +95,12 @@ def _read_cache(
     try:
         with np.load(cache) as stored:
             names, marks, faults, digests = (stored[name].tolist() for name in ("path", "stamp", "fault", "digest"))
-            rows = zip(names, marks, map(Inspected, faults, digests, stored["thumbnail"]), strict=True)
-            known = {name: picture for name, mark, picture in rows if fingerprints.get(name) == mark != ""}
+            same = [fingerprints.get(name) == mark != "" for name, mark in zip(names, marks, strict=True)]
+            columns = [names, faults, digests]
+            if sum(same) < len(fingerprints):
+                columns.append(stored["thumbnail"])
+            rows = compress(zip(*columns, strict=True), same)
+            known = {name: Inspected(*picture) for name, *picture in rows}
             return (known, stored["copies"]) if stored["version"] == _VERSION else ({}, _NO_COPIES)
     except Exception:  # missing or damaged; numpy and zipfile raise nearly anything
         return {}, _NO_COPIES

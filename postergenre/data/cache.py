@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GREY', 'FITTED', 'CacheError', 'ArrayStore', 'ArrayWriter', 'write_array', 'verify', 'cached_array', 'LostPosters',
-           'LostPostersError', 'load_with_retry', 'stamps_of', 'CachedPosters', 'cached_posters']
+           'LostPostersError', 'load_with_retry', 'file_stamps', 'CachedPosters', 'cached_posters']
 
 # %% ../../nbs/20_data.cache.ipynb #51549a7d
 import contextlib
@@ -320,7 +320,7 @@ def load_with_retry(
         return np.full((*img_size, 3), GREY, dtype=np.uint8)
 
 # %% ../../nbs/20_data.cache.ipynb #6b2ca9d1
-def stamps_of(
+def file_stamps(
     paths: Sequence[str],
 ) -> np.ndarray:
     "Return size in bytes and time of the last change in ns, (posters, 2) int64; -1 if there is no file."
@@ -346,7 +346,7 @@ def _posters_name(
     "Return the name of an entry: its size in pixels, and a hash of paths, times, fitting and decoder."
     known = hashlib.sha256(json.dumps([FITTED, PIL.__version__, list(img_size), squash]).encode())
     known.update("\0".join(paths).encode("utf-8", "surrogateescape"))
-    known.update(stamps_of(paths).tobytes())
+    known.update(file_stamps(paths).tobytes())
     return f"posters_{img_size[0]}x{img_size[1]}_{known.hexdigest()[:16]}"
 
 # %% ../../nbs/20_data.cache.ipynb #098b60c6

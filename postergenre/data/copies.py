@@ -49,6 +49,31 @@ _CROPS = (  # shares cut off at the left, top, right and bottom
     *((0.0, share, 0.0, share) for share in (0.03, 0.06)),
     *((0.06, 0.0, 0.0, 0.0), (0.0, 0.06, 0.0, 0.0), (0.0, 0.0, 0.06, 0.0), (0.0, 0.0, 0.0, 0.06)),
 )
+
+# %% ../../nbs/11_data.copies.ipynb #5ca1e004
+def _resampling(
+    crop: tuple[float, float, float, float],  # one of `_CROPS`
+) -> tuple[np.ndarray, np.ndarray]:
+    "Return matrices, (24, 72) and (48, 16), that crop and reduce a thumbnail to 24 x 16 pixels as Pillow does."
+    (width, height), (left, top, right, bottom) = THUMBNAIL, crop
+    boxes = (0, top * height, height, (1 - bottom) * height), (left * width, 0, (1 - right) * width, width)
+    each = (Image.fromarray(np.eye(size, dtype=np.float32)) for size in (height, width))
+    down, across = (
+        image.resize(size, Image.Resampling.BILINEAR, box=box)
+        for image, size, box in zip(each, ((height, 24), (16, width)), boxes, strict=True)
+    )
+    return np.asarray(down), np.asarray(across)
+
+
+def _blur(
+    pictures: np.ndarray,  # (n, 24, 16) float32
+    radius: float = 2,  # standard deviation of the Gaussian, pixels
+) -> np.ndarray:
+    "Blur many small pictures at once, as `cv2.GaussianBlur` does one."
+    down, across = (cv2.GaussianBlur(np.eye(n, dtype=np.float32), (1, 17), radius) for n in pictures.shape[1:])
+    return down @ (pictures @ across.T)
+
+# %% ../../nbs/11_data.copies.ipynb #5ca1e005
 _DETAIL, _MIN_DETAIL = 0.25, 0.05  # contrast that counts as detail, and smallest share of such pixels
 
 
@@ -57,41 +82,128 @@ def _signatures(
     crop: tuple[float, float, float, float] = _UNCROPPED,  # one of `_CROPS`
 ) -> np.ndarray:
     "Return signatures, (n, 20, 12) float32, each with mean 0 and norm 1, or all 0 if a picture is too plain."
-    (width, height), (left, top, right, bottom) = THUMBNAIL, crop
-    box = (left * width, top * height, (1 - right) * width, (1 - bottom) * height)
     found = np.zeros((len(thumbnails), 20, 12), dtype=np.float32)
-    for row, picture in enumerate(thumbnails):
-        reduced = Image.fromarray(picture).resize((16, 24), Image.Resampling.BILINEAR, box=box)
-        contrast = _local_contrast(np.asarray(reduced), 2)[2:-2, 2:-2]
-        if (np.abs(contrast) > _DETAIL).mean() >= _MIN_DETAIL:
-            centred = contrast - contrast.mean()
-            found[row] = centred / np.linalg.norm(centred)
+    down, across = _resampling(crop)
+    for start in range(0, len(thumbnails), 1024):
+        reduced = down @ (thumbnails[start : start + 1024].astype(np.float32) @ across)
+        detail = reduced - _blur(reduced)
+        contrast = (detail / (np.sqrt(_blur(detail * detail)) + _NOISE))[:, 2:-2, 2:-2]
+        detailed = (np.abs(contrast) > _DETAIL).mean(axis=(1, 2), keepdims=True) >= _MIN_DETAIL
+        centred = np.where(detailed, contrast - contrast.mean(axis=(1, 2), keepdims=True), 0)
+        found[start : start + 1024] = centred / np.maximum(np.linalg.norm(centred, axis=(1, 2), keepdims=True), 1e-9)
     return found
 
-# %% ../../nbs/11_data.copies.ipynb #e84f2f2e
+# %% ../../nbs/11_data.copies.ipynb #5ca1e000
 _NEAR = 0.65  # correlation of signatures from which a pair is compared closely
-BLOCK = 512  # number of pictures compared at a time
+BLOCK = 8192  # number of pictures compared at a time
+
+# %% ../../nbs/11_data.copies.ipynb #5ca1e001
+_FEW = 5000  # number of pictures up to which all are in one cell, so every pair is compared
+_CELLS = 3  # number of cells that a picture is in, and that a signature is looked up in
+_CROWD = 5000  # number of pictures in a cell with which others are compared; all copies of one picture may share a cell
 
 
+def _nearest(
+    signatures: np.ndarray,  # (n, 240)
+    centres: np.ndarray,  # (cells, 240)
+) -> np.ndarray:
+    "Return the nearest cells of each signature, (n, up to 3) int."
+    likeness, found = signatures @ centres.T, []
+    for _ in range(min(_CELLS, len(centres))):
+        found.append(likeness.argmax(axis=1))
+        likeness[np.arange(len(likeness)), found[-1]] = -np.inf
+    return np.stack(found, axis=1)
+
+# %% ../../nbs/11_data.copies.ipynb #5ca1e002
+def _by_cell(
+    cells: np.ndarray,  # (n, up to 3) from `_nearest`
+) -> dict[int, np.ndarray]:
+    "Return the rows that are in each cell, in ascending order."
+    order = np.argsort(cells, axis=None, kind="stable")
+    names, starts = np.unique(cells.ravel()[order], return_index=True)
+    return dict(zip(names.tolist(), np.split(order // cells.shape[1], starts[1:]), strict=True))
+
+
+class _Cells:
+    "Signatures of complete pictures, distributed over cells."
+
+    def __init__(
+        self,
+        signatures: np.ndarray,  # (n, 240)
+    ):
+        self.signatures, n = signatures, len(signatures)
+        usable = np.flatnonzero(signatures.any(axis=1))  # a plain picture resembles none
+        n_cells = min(len(usable), 1 if n <= _FEW else round(4 * n**0.5))
+        self.centres = signatures[np.random.default_rng(0).choice(usable, n_cells, replace=False)]
+        parts = range(0, len(usable), BLOCK)
+        nearest = [_nearest(signatures[usable[start : start + BLOCK]], self.centres) for start in parts]
+        rows = _by_cell(np.concatenate(nearest)) if nearest else {}
+        most = _CROWD if n_cells > 1 else None
+        self.members = {cell: usable[found[:most]] for cell, found in rows.items()}
+
+# %% ../../nbs/11_data.copies.ipynb #5ca1e003
+_MOST = 8  # number of the first pictures, and of the most similar ones, that a signature is paired with in a cell
+
+
+def _likely(
+    likeness: np.ndarray,  # (signatures, pictures) correlation
+) -> np.ndarray:
+    "Return which pairs could be copies, as bool; if a signature resembles many pictures, only some of its pairs."
+    close = likeness > _NEAR
+    crowded = np.flatnonzero(close.sum(axis=1) > 2 * _MOST)
+    if len(crowded):  # many copies of one picture: all share the first, and so are in one group
+        best = np.partition(likeness[crowded], -_MOST, axis=1)[:, -_MOST, None]
+        close[crowded] &= (close[crowded].cumsum(axis=1) <= _MOST) | (likeness[crowded] >= best)
+    return close
+
+
+def _pairs_in_cells(
+    signatures: np.ndarray,  # (n, 240)
+    cells: _Cells,
+) -> pd.DataFrame:
+    "Return the likely pairs of a signature (`one`) and a complete picture (`other`), with their likeness."
+    found = [(np.empty(0, dtype=int), np.empty(0, dtype=int), np.empty(0, dtype=np.float32))]
+    rows = _by_cell(_nearest(signatures, cells.centres)) if cells.members else {}
+    for cell, these in rows.items():
+        members = cells.members.get(cell, np.empty(0, dtype=int))
+        likeness = signatures[these] @ cells.signatures[members].T
+        one, other = np.nonzero(_likely(likeness))
+        found.append((these[one], members[other], likeness[one, other]))
+    one, other, likeness = map(np.concatenate, zip(*found, strict=True))
+    return pd.DataFrame({"one": one, "other": other, "likeness": likeness})
+
+# %% ../../nbs/11_data.copies.ipynb #e84f2f2e
 def _candidate_pairs(
     thumbnails: np.ndarray,  # (n, 72, 48) uint8
     known: int = 0,  # number of pictures at the beginning that were already compared with one another
 ) -> pd.DataFrame:
     "Return pairs that could be copies: `one`, after `crop` and perhaps `mirrored`, resembles `other`."
-    n, complete, found = len(thumbnails), _signatures(thumbnails), []
+    n, complete, found = len(thumbnails), _signatures(thumbnails).reshape(-1, 240), []
     blocks = [(start, min(start + BLOCK, known), known) for start in range(0, known, BLOCK)]  # known with new ones
     blocks += [(start, min(start + BLOCK, n), 0) for start in range(known, n, BLOCK)]  # new ones with all
+    cells = {first: _Cells(complete[first:]) for first in {first for *_, first in blocks}}
     for start, stop, first in with_progress(blocks, n, "pictures compared", BLOCK):
-        others = complete[first:].reshape(-1, 240).T
+        of_block = []
         for number, crop in enumerate(_CROPS):
-            these = complete[start:stop] if crop == _UNCROPPED else _signatures(thumbnails[start:stop], crop)
+            these = _signatures(thumbnails[start:stop], crop)
             for mirrored in (False, True):
                 turned = these[:, :, ::-1] if mirrored else these
-                likeness = turned.reshape(-1, 240) @ others
-                one, other = np.nonzero(likeness > _NEAR)
-                columns = {"one": one + start, "other": other + first, "likeness": likeness[one, other]}
-                found.append(pd.DataFrame(columns).assign(crop=number, mirrored=mirrored))
+                pairs = _pairs_in_cells(turned.reshape(-1, 240), cells[first])
+                of_block.append(pairs.assign(crop=number, mirrored=mirrored))
+        pairs = _few_per_picture(pd.concat(of_block))
+        found.append(pairs.assign(one=pairs["one"] + start, other=pairs["other"] + first))
     return _best_of_pairs(pd.concat(found)) if found else pd.DataFrame(columns=["one", "other", "crop", "mirrored"])
+
+# %% ../../nbs/11_data.copies.ipynb #5ca1e007
+def _few_per_picture(
+    pairs: pd.DataFrame,  # one, other, likeness and more; a pair may occur several times
+) -> pd.DataFrame:
+    "Return the best row of each pair, and per picture only the pairs with the first and with the most similar others."
+    pairs = pairs.sort_values("likeness", ascending=False, kind="stable", ignore_index=True)
+    pairs = pairs.drop_duplicates(["one", "other"])
+    best = pairs.groupby("one").cumcount() < _MOST
+    first = pairs.sort_values("other").groupby("one").cumcount() < _MOST
+    return pairs[best | first.reindex(pairs.index)]
 
 # %% ../../nbs/11_data.copies.ipynb #074fcb08
 def _best_of_pairs(

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .augmentation import augment
 from .images import decode_poster, fit_poster
-from ..machine import in_parallel, usable_cores
+from ..machine import cores_per_process, in_parallel
 
 # %% ../../nbs/19_data.dataset.ipynb #0a286856
 def load_poster(
@@ -78,7 +78,7 @@ def _loader_workers(
     "Return the number of loader processes."
     if num_workers is not None:
         return num_workers
-    share = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # set by accelerate and torchrun
+    share = cores_per_process()
     return min(share, 8) if torch.cuda.is_available() and n >= 200 and share >= 2 else 0
 
 # %% ../../nbs/19_data.dataset.ipynb #c1171553

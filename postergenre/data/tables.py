@@ -196,6 +196,8 @@ def _cells_of_excel(
     "Return the cells of the only sheet with any as text, with the header as the first row; raise `ValueError`."
     try:
         sheets = pd.read_excel(io.BytesIO(content), None, header=None, dtype=object, na_filter=False, engine="openpyxl")
+    except KeyError as error:  # a part of every Excel file is missing
+        raise ValueError(f"is a ZIP archive ({error}). Unpack it, and give the table in it") from None
     except Exception as error:  # zipfile, XML and openpyxl raise nearly anything
         raise ValueError(f"is a ZIP archive or a damaged Excel file ({type(error).__name__}: {error})") from None
     sheets = {name: sheet for name, sheet in sheets.items() if sheet.size}
@@ -218,15 +220,38 @@ def _name_columns(
         raise ValueError(f"has two columns named {header[header.duplicated()].iloc[0]!r}; each name must be unique")
     return cells.iloc[1:].set_axis(header.to_list(), axis=1).reset_index(drop=True)
 
+# %% ../../nbs/12_data.tables.ipynb #4c1d7e0b
+_OTHER_KINDS = {  # how files of other kinds begin
+    "a PDF document": (b"%PDF",),
+    "an image": (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*"),
+    "an SQLite database": (b"SQLite format 3",),
+    "a web page": (b"<!doctype html", b"<html"),
+    "JSON": (b'[{"', b'{"'),
+}
+
+
+def _check_kind(
+    content: bytes,
+) -> None:
+    "Raise `ValueError` if a file is plainly of a kind that holds no table."
+    begin = content[:64].removeprefix(b"\xef\xbb\xbf").lstrip()
+    for kind, marks in _OTHER_KINDS.items():
+        if begin.startswith(marks) or begin.lower().startswith(marks):
+            raise ValueError(f"is {kind}, not a table. Save the table as CSV, and give that file")
+
 # %% ../../nbs/12_data.tables.ipynb #ac33bfc5
 def read_table_file(
     path: str | Path,  # CSV, TSV, Parquet or Excel file; may be compressed with gzip
 ) -> tuple[pd.DataFrame, str]:
     "Return the cells of a table as text, and what is unusual about the file; raise `ValueError` if it is not one."
-    name, content = Path(path).name, Path(path).read_bytes()
+    name = Path(path).name
+    if Path(path).is_dir():
+        raise ValueError(f"{name} is a folder, not a table. Give a CSV, TSV, Parquet or Excel file.")
+    content = Path(path).read_bytes()
     try:
         if content.startswith(b"\x1f\x8b"):
             content = gzip.decompress(content)
+        _check_kind(content)
         kinds = {b"PAR1": _cells_of_parquet, b"PK\x03\x04": _cells_of_excel}
         cells, unusual = kinds.get(content[:4], _cells_of_text)(content)
         return _name_columns(cells), unusual

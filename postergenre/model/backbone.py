@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['check_model_name', 'packaged_weights', 'WeightsNotFound', 'hub_failure', 'load_from_hub', 'build_network',
-           'create_backbone', 'reason_of', 'feature_width']
+           'create_backbone', 'reason_of', 'feature_width', 'check_checkpointing']
 
 # %% ../../nbs/23_model.backbone.ipynb #707cef14
 import difflib
@@ -22,7 +22,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
 
 from ..config import BelowOne, check_arguments
-from ..errors import nearest
+from ..errors import ConfigError, nearest
 
 # %% ../../nbs/23_model.backbone.ipynb #2d8c73a8
 def check_model_name(
@@ -302,3 +302,28 @@ def feature_width(
             "Leave global_pool out of model_kwargs, or choose another model."
         )
     return features.shape[1]
+
+# %% ../../nbs/23_model.backbone.ipynb #fa951189
+def check_checkpointing(
+    backbone: nn.Module,  # network of timm
+    rounds_on_cpu: bool = False,  # whether it is trained on a CPU in less than float32
+) -> None:
+    "Raise `ConfigError` if the network cannot compute its activations again, or would not get the same ones."
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules()):
+        raise ConfigError(
+            f"`gradient_checkpointing`: {type(backbone).__name__} has batch norm, whose statistics would count each "
+            "batch twice. Leave it false, and use smaller batches with `accumulate`."
+        )
+    if rounds_on_cpu:
+        raise ConfigError(
+            "`gradient_checkpointing`: on a CPU it needs `mixed_precision: no`, because depthwise convolutions would "
+            "round otherwise the second time."
+        )
+    try:
+        backbone.set_grad_checkpointing(True)
+    except (AssertionError, AttributeError):
+        raise ConfigError(
+            f"`gradient_checkpointing`: timm does not support it for {type(backbone).__name__}. Leave it false, and "
+            "use smaller batches with `accumulate`."
+        ) from None
+    backbone.set_grad_checkpointing(False)

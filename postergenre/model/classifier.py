@@ -169,6 +169,7 @@ class _Freezable(nn.Module):
         super().__init__()
         self.frozen: dict[str, tuple[str, ...]] = {}  # part: its parameters that `freeze` switched off
         self.trained_later: set[str] = set()  # frozen parameters that will be unfrozen during training
+        self.keeps_activations = True  # False: the backbone computes them again for its gradients
 
     def train(self, mode: bool = True) -> "_Freezable":
         "Set the mode of all parts that are not frozen."
@@ -176,6 +177,8 @@ class _Freezable(nn.Module):
         for name, module in self.named_modules():
             if name in self.frozen:
                 module.eval()
+        if not self.keeps_activations:
+            self.backbone.set_grad_checkpointing(mode)
         return self
 
 # %% ../../nbs/24_model.classifier.ipynb #d26f6899
@@ -191,8 +194,7 @@ def _exempt_from_decay(
 class PosterClassifier(_Freezable):
     """Map (posters, 3, height, width), RGB from 0 to 255, to logits (posters, genres): a backbone and a head.
 
-    Images are uint8, or float if a gradient is wanted. It can be traced and exported with any number of posters.
-    """
+    Images are uint8, or float if a gradient is wanted. It can be traced and exported with any number of posters."""
 
     def __init__(
         self,
@@ -214,10 +216,14 @@ class PosterClassifier(_Freezable):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         "Return the features (posters, features), the input of the head."
+        return self.through_backbone(self.normalise(images))
+
+    def through_backbone(self, normalised: torch.Tensor) -> torch.Tensor:
+        "Return the features of normalized images; depthwise convolutions that learn on a CPU compute in float32."
         learns = self.training and "backbone" not in self.frozen
         own_kernels = torch.compiler.is_compiling()
         with Float32Depthwise() if learns and not own_kernels else nullcontext():
-            return self.backbone(self.normalise(images))
+            return self.backbone(normalised)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.features(images))
@@ -332,7 +338,7 @@ def part_names(
         )
     return list(found)
 
-
+# %% ../../nbs/24_model.classifier.ipynb #8746c9fa
 def check_frozen(
     model: nn.Module,
     parts: list[str],  # that should be frozen
@@ -372,7 +378,7 @@ def _parts_in_one_stage(
         else:
             yield path, next(iter(found), None)
 
-
+# %% ../../nbs/24_model.classifier.ipynb #66548db6
 def stages_of(
     model: PosterClassifier,
 ) -> list[list[str]]:
@@ -388,7 +394,7 @@ def stages_of(
 # %% ../../nbs/24_model.classifier.ipynb #a16c0004
 def first_stages(
     model: PosterClassifier,
-    stages: int,  # number of stages after the stem; 0: nothing, not even the stem
+    stages: int,  # number of stages after the stem; 0: nothing, not even the stem; below 0: counted from the last
 ) -> list[str]:
     "Return the parts of the stem and the first stages; raise `ConfigError` that lists the stages if there are fewer."
     known = stages_of(model)
@@ -398,15 +404,16 @@ def first_stages(
             f"`callbacks`: stages of freeze is {stages}, but {type(model.backbone).__name__} has no stages that timm "
             f"knows. Give parts instead of stages; its larger parts: {names}."
         )
-    if not 0 <= stages < len(known):
+    number_frozen = stages if stages >= 0 else len(known) - 1 + stages
+    if not 0 <= number_frozen < len(known):
         listed = "; ".join(f"{number or 'stem'}: {', '.join(parts)}" for number, parts in enumerate(known))
         raise ConfigError(
             f"`callbacks`: stages of freeze is {stages}; allowed for {type(model.backbone).__name__}: "
-            f"1 to {len(known) - 1}. Its stages: {listed}."
+            f"1 to {len(known) - 1}, or -1 to -{len(known) - 2}. Its stages: {listed}."
         )
-    if stages == len(known) - 1:
+    if number_frozen == len(known) - 1:
         return ["backbone"]
-    return [part for parts in known[: stages + 1] for part in parts] if stages else []
+    return [part for parts in known[: number_frozen + 1] for part in parts] if number_frozen else []
 
 # %% ../../nbs/24_model.classifier.ipynb #5f1e0c22
 def not_finite(

@@ -35,7 +35,7 @@ def _clean_names(
     "Remove the prefixes of `torch.compile` and of data-parallel wrappers from the names."
     return {name.replace("_orig_mod.", "").removeprefix("module."): value for name, value in state_dict.items()}
 
-
+# %% ../../nbs/25_model.weights.ipynb #b832144d
 def _report_table(
     rows: Iterable[tuple[str, str, Any, Any]],  # name, status, given and wanted shape of each tensor
 ) -> pd.DataFrame:

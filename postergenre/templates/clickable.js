@@ -1,14 +1,16 @@
-// HTML that reports clicks: an element with the attribute data-click sends its value to Python.
+// HTML that reports a click, or Enter or Space on the keyboard: an element with data-click sends its value to Python.
 function render({ model, el }) {
   const show = () => { el.innerHTML = model.get("value"); };
-  model.on("change:value", show);
-  el.addEventListener("click", (event) => {
+  const report = (event) => {
     const target = event.target.closest("[data-click]");
-    if (target) model.send({ click: target.dataset.click });
-  });
-  el.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") event.target.click();
-  });
+    if (!target || (event.type === "keydown" && event.key !== "Enter" && event.key !== " ")) return;
+    event.preventDefault();
+    event.stopPropagation(); // JupyterLab would run the cell
+    model.send({ click: target.dataset.click });
+  };
+  el.addEventListener("click", report);
+  el.addEventListener("keydown", report);
+  model.on("change:value", show);
   show();
 }
 

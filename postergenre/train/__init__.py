@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "averaging": ["average_run"],
+        "averaging": ["average_run", "combine_run"],
         "callbacks": ["Callback", "Run"],
         "checkpoints": ["load_checkpoint", "save_checkpoint"],
         "finder": ["find_lr"],

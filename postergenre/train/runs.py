@@ -6,14 +6,13 @@
 __all__ = ['RETRAIN', 'SUMMARY', 'RUN_FILE', 'NOTE', 'read_json', 'read_table', 'read_run_params', 'read_run', 'mark_run',
            'is_finished', 'data_of', 'replace_files', 'lock_file', 'lock_run', 'locked_run', 'release', 'is_locked',
            'require_finished', 'locate_checkpoint', 'check_start', 'finished_runs', 'check_finished', 'set_aside',
-           'remove_replaced', 'read_note', 'write_note', 'delete_run', 'rename_run']
+           'remove_replaced', 'read_note', 'write_note', 'delete_run', 'check_new_name', 'rename_run']
 
 # %% ../../nbs/22_train.runs.ipynb #a3e10003
 import contextlib
 import itertools
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -22,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from ..config import make_params, read_params_file
+from ..config import make_params, read_params_file, replace_run_name
 from ..errors import ConfigError, as_config_errors, nearest
 from ..machine import is_job
 from ..params import SMOKE_RUNS, EvaluateParams, Params, RunJobParams
-from ..paths import as_write_errors, resolve_path, runs_path, write_atomically, write_json
+from ..paths import as_write_errors, project_root, resolve_path, runs_path, write_atomically, write_json
 
 if TYPE_CHECKING:
     import pandas as pd  # importing it takes longer than rejecting a parameter may take
@@ -249,19 +248,21 @@ def require_finished(
     experiment_name: str,  # name of a folder in runs/
 ) -> None:
     "Raise `ConfigError` if that is not a finished training run."
-    folder = runs_path() / experiment_name
+    folder, named = runs_path() / experiment_name, f"`experiment_name`: the run runs/{experiment_name}"
     job, stage = read_run(folder)
-    if (job, stage) != ("train", "finished"):
-        if job == "train" and is_locked(folder):
-            raise ConfigError(f"`experiment_name`: runs/{experiment_name} is being trained. Wait until it is finished.")
-        begun = "is not finished" if job == "train" else "does not exist, or is not a training run"
-        similar = (
-            nearest(experiment_name, (path.parent.name for path in runs_path().glob("*/run.json"))) if not job else ""
-        )
-        raise ConfigError(
-            f"`experiment_name`: the run runs/{experiment_name} {begun}.{similar} Train it first: "
-            f"papermill nbs/train.ipynb runs/{experiment_name}.ipynb -f params/YOUR_FILE.yaml"
-        )
+    if (job, stage) == ("train", "finished"):
+        return
+    if job == "train" and is_locked(folder):
+        raise ConfigError(f"{named} is being trained. Wait until it is finished.")
+    if job == "lr_find":
+        raise ConfigError(f"{named} is a range test, but this job needs a training run. {_newest()}")
+    if job:
+        raise ConfigError(f"{named} is not finished. Resume it with the command that began it.")
+    file = experiment_name if (project_root() / "params" / f"{experiment_name}.yaml").is_file() else "YOUR_FILE"
+    raise ConfigError(
+        f"{named} does not exist.{nearest(experiment_name, finished_runs())} Train it first: "
+        f"papermill nbs/train.ipynb runs/{experiment_name}.ipynb -f params/{file}.yaml"
+    )
 
 # %% ../../nbs/22_train.runs.ipynb #80f79152
 def locate_checkpoint(
@@ -279,8 +280,10 @@ def locate_checkpoint(
             f"{name}/model.best.pth."
         )
     if found is None:
+        files = [file.relative_to(runs_path()) for file in runs_path().glob("*/*.pth")]
+        known = [f"{file}" for file in files] + [f"{file.parent}" for file in files]
         raise FileNotFoundError(
-            f"There is no checkpoint `{name}`. Looked for: {', '.join(map(str, places))}. "
+            f"There is no checkpoint `{name}`.{nearest(name, known)} Looked for: {', '.join(map(str, places))}. "
             "Train the stage that writes it first, or correct `checkpoint_name`."
         )
     return found
@@ -313,16 +316,10 @@ def finished_runs(
     return [name for _, name in sorted(found, reverse=True)]
 
 # %% ../../nbs/22_train.runs.ipynb #a8e2b9ab
-def _require_choice(
-    n_shown: int = 5,  # number of runs that the message names
-) -> None:
-    "Raise `ConfigError` in a job, because only a page can ask which run is meant."
-    if is_job():
-        newest = ", ".join(finished_runs()[:n_shown])
-        raise ConfigError(
-            "`experiment_name`: not given; a job needs the name of a finished run, as in -p experiment_name NAME. "
-            + (f"Newest finished runs: {newest}." if newest else f"{runs_path()} contains none; train one first.")
-        )
+def _newest() -> str:
+    "Return a sentence with the names of the newest finished training runs."
+    newest = ", ".join(finished_runs()[:5])
+    return f"Newest finished runs: {newest}." if newest else f"{runs_path()} contains none; train one first."
 
 # %% ../../nbs/22_train.runs.ipynb #c100af0d
 def check_finished(
@@ -332,7 +329,11 @@ def check_finished(
 
     A missing smoke run is no error for jobs that train it."""
     if params.experiment_name is None:
-        _require_choice()
+        if is_job():  # only a page can ask which run is meant
+            raise ConfigError(
+                "`experiment_name`: not given; a job needs the name of a finished run, as in -p experiment_name NAME. "
+                f"{_newest()}"
+            )
     elif isinstance(params, EvaluateParams) or params.experiment_name not in SMOKE_RUNS:
         require_finished(params.experiment_name)
 
@@ -415,7 +416,7 @@ def delete_run(
         return _move_away(folder, ".deleted")
 
 # %% ../../nbs/22_train.runs.ipynb #ddd1f462
-def _check_new_name(
+def check_new_name(
     folder: Path,  # folder of a run
     name: str,  # wanted name
 ) -> Path:
@@ -435,16 +436,14 @@ def rename_run(
     name: str,  # new name
 ) -> Path:
     "Rename a run and its executed notebook, and return the new folder; raise `ConfigError` if that is not possible."
-    target = _check_new_name(folder, name)
+    target = check_new_name(folder, name)
     with _idle_run(folder), locked_run(target, patience=0), as_write_errors(folder):
         if target.exists():
             raise ConfigError(f"runs/{name} already exists. Choose another name.")
         os.rename(folder, target)
-        path, notebook = target / "params.yaml", folder.with_name(f"{folder.name}.ipynb")
-        if path.is_file():
-            text, quoted = path.read_bytes(), rb'\1"%b"' % name.encode()  # as bytes, because the file may be damaged
-            with write_atomically(path) as unfinished:
-                unfinished.write_bytes(re.sub(rb"(?m)^(experiment_name:[ \t]*)[^\s#]+", quoted, text))
+        for file in ("params.yaml", SUMMARY, "evaluation.json", "MODEL_CARD.md", "report.html"):
+            replace_run_name(target / file, folder.name, name)
+        notebook = folder.with_name(f"{folder.name}.ipynb")
         if notebook.is_file():
             os.replace(notebook, target.with_name(f"{name}.ipynb"))
     return target
