@@ -6,7 +6,7 @@
 __all__ = ['Positive', 'NotNegative', 'PositiveShare', 'BelowOne', 'Count', 'NEUTRAL', 'UNINTERESTING', 'OF_OTHER_JOBS',
            'kind_of', 'describe', 'make_params', 'check_arguments', 'check_kwargs', 'read_parameters',
            'read_params_file', 'write_params_file', 'run_folder', 'replace_run_name', 'differences', 'data_root',
-           'with_root', 'describe_extras']
+           'with_root', 'find_model', 'check_model', 'describe_extras']
 
 # %% ../nbs/04_config.ipynb #67d76460
 import inspect
@@ -26,7 +26,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from .errors import ConfigError, nearest
-from .params import SHARED_JOBS, Params, RunJobParams, Schema
+from .params import SHARED_JOBS, Params, PredictParams, RunJobParams, Schema
 from .paths import resolve_path, runs_path, write_atomically
 from .values import kinds_of
 
@@ -339,6 +339,35 @@ def with_root(
     "Return the parameters with the resolved data folder, so that a later stage finds it without the variable."
     root = data_root(params)
     return params if root is None else params.model_copy(update={"root_path": str(root)})
+
+# %% ../nbs/04_config.ipynb #402e32ed
+def find_model(
+    name: str,  # a path, absolute or relative to the current folder or to runs/
+) -> Path:
+    "Return the model file that `name` refers to; raise `ConfigError` if there is none."
+    if Path(name).suffix not in (".ts", ".pt2", ".onnx", ".pth"):
+        raise ConfigError(f"`model`: given {name}; allowed: an export (.ts, .pt2, .onnx) or a checkpoint (.pth).")
+    places = [resolve_path(name), runs_path() / name]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise ConfigError(
+            f"There is no model {name}. Looked for: {', '.join(map(str, places))}. Make one with "
+            "nbs/to_torchscript.ipynb, or correct the path."
+        )
+    return found
+
+
+def check_model(
+    params: PredictParams,
+) -> None:
+    "Raise `ConfigError` if the model of a prediction is missing; only demo posters need none."
+    if params.model:
+        find_model(params.model)
+    elif params.images:
+        raise ConfigError(
+            f"`images`: given {params.images}, but no `model`; that of the smoke run is only for demo posters. Give a "
+            "model too, such as runs/full/model.ts."
+        )
 
 # %% ../nbs/04_config.ipynb #4c1d7e05
 _EXTRAS = (

@@ -24,6 +24,7 @@ import torch
 import traitlets
 from PIL import Image
 
+from ..config import find_model
 from ..data.images import ENDINGS, FORMATS, PosterError, crop_box, describe_error, fit_poster, open_rgb
 from ..errors import ConfigError
 from ..export.files import read_notes
@@ -36,7 +37,7 @@ from .gallery import Thumbnail
 from .picker import ClickableHTML
 from ..params import TryParams
 from ..paths import runs_path
-from ..predict.scorer import Predictor, find_model, load_predictor, predictions_table
+from ..predict.scorer import Predictor, load_predictor, predictions_table
 from ..predict.sources import example_pictures, printable
 from ..report.comparison import render
 from ..report.plots import genre_colors, image_bytes, shorten, thumbnail

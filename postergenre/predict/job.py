@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 
 # %% ../../nbs/53_predict.job.ipynb #4c1d7e13
+from ..config import check_model, find_model
 from ..data.images import PosterError, decode_poster
 from ..errors import ConfigError, as_config_errors
 from ..export.job import export_run
@@ -38,7 +39,6 @@ from ..paths import resolve_path, runs_path, write_atomically, write_json
 from postergenre.predict.scorer import (
     Predictor,
     check_columns,
-    find_model,
     load_predictor,
     pictures_a_step,
     predictions_table,
@@ -407,11 +407,7 @@ def predict_folder(
     "Predict a folder or a list and write the table; raise `FileNotFoundError` or `ConfigError` before any work."
     check_single_process("predict")
     count = process_count(params)
-    if params.images and not params.model:
-        raise ConfigError(
-            f"`images`: given {params.images}, but no `model`; that of the smoke run is only for demo posters. Give a "
-            "model too, such as runs/full/model.ts."
-        )
+    check_model(params)
     overwrite = params.overwrite or (params.model is None and params.output == PredictParams().output)
     output = _output_path(params)
     _check_output(output, overwrite)

@@ -22,6 +22,7 @@ from ..train.runs import SUMMARY, read_json
 # %% ../../nbs/60_report.outcome.ipynb #fc2b9f61
 NEXT = {  # job: the commands that may follow, for a run called {name} in the folder {runs}
     "lr_find": ["jupyter lab nbs/pick_lr.ipynb  # run all cells, pick the range and write it into a params file"],
+    "averaging": ["papermill nbs/swa.ipynb {run}_swa.ipynb -r experiment_name {name}{options}"],
     "train": [
         "papermill nbs/evaluate.ipynb {run}_evaluate.ipynb -r experiment_name {name}{options}",
         "papermill nbs/to_torchscript.ipynb {run}_ts.ipynb -r experiment_name {name}{options}",
@@ -88,8 +89,9 @@ def describe_outcome(
             lines.insert(0, _main_result(facts["split"], found["value"], found, found["floor"]))
         else:
             lines.insert(0, "No macro AP: no genre has enough positives in this split; see `min_positives`.")
+    followed = ["averaging", job] if job == "train" and getattr(params, "keep", "best") != "best" else [job]
     values = {"name": shlex.quote(folder.name), "run": shlex.quote(_near(folder)), "options": _options(params)}
-    return "\n".join([*lines, *(f"Next: {command.format(**values)}" for command in NEXT[job])])
+    return "\n".join([*lines, *(f"Next: {command.format(**values)}" for name in followed for command in NEXT[name])])
 
 # %% ../../nbs/60_report.outcome.ipynb #d95fae63
 def _result_row(
