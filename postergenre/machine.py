@@ -20,14 +20,14 @@ from IPython.display import display
 
 # %% ../nbs/05_machine.ipynb #fc365c28
 def _progress_line(
-    before: int,  # items done by an earlier run
-    done: int,  # items done by now, including those
+    done: int,  # items done by now
     total: int,  # number of items
     what: str,  # name of the items, such as "images"
-    seconds: float,  # duration of this run so far
+    rate: float,  # items per second; 0: not known yet
 ) -> str:
-    "Return a line with the items done, the items per second and the time left."
-    rate = (done - before) / max(seconds, 1e-9)
+    "Return a line with the items done and, if it is known, their rate and the time left."
+    if not rate:
+        return f"{done:,} of {total:,} {what}"
     left = timedelta(seconds=round((total - done) / rate))
     return f"{done:,} of {total:,} {what}; {rate:,.1f}/s; {left} left"
 
@@ -61,13 +61,14 @@ def with_progress(
     before: int = 0,  # units done by an earlier run
 ) -> Iterator[Any]:
     "Yield the items, and show the progress, the speed and the time left."
-    handle, started = None, time.monotonic()
-    shown = started
+    handle, first, shown = None, None, time.monotonic()
     for number, item in enumerate(items, start=1):
         yield item
         done, now = min(before + number * each, total), time.monotonic()
+        first = first or (done, now)  # workers start and networks are compiled until then
         if now - shown >= interval or (handle and done == total):
-            line, shown = _progress_line(before, done, total, what, now - started), now
+            rate = (done - first[0]) / max(now - first[1], 1e-9)
+            line, shown = _progress_line(done, total, what, rate), now
             handle = show_progress(line, handle, done == total)
 
 # %% ../nbs/05_machine.ipynb #460d1171

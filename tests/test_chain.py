@@ -46,7 +46,7 @@ def test_a_renamed_run_is_shown_and_exported_under_its_new_name(chain, papermill
     assert (chain / "renamed.ipynb").is_file() and not list(chain.glob("spare*"))
     shown = papermill("train", "renamed_train", "full", **{**SMALL, "experiment_name": "renamed"})
     assert shown.returncode == 0, shown.stderr[-2000:]
-    assert "runs/renamed is finished, and shown as it is" in (chain / "renamed_train.ipynb").read_text()
+    assert "runs/renamed is finished; its results are shown" in (chain / "renamed_train.ipynb").read_text()
     done = papermill("to_torchscript", "renamed_ts", experiment_name="renamed", overwrite=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert not (chain / "spare").exists()

@@ -81,7 +81,7 @@ def test_a_notebook_trains_in_two_processes_what_one_trains_with_twice_the_batch
     assert "epoch 1 of 2" not in done.stdout  # what processes print reaches the terminal through the notebook alone
     shown = json.dumps([cell.get("outputs") for cell in nbformat.read(runs / "from_notebook.ipynb", 4).cells])
     assert "2 processes, each with a batch of 8: 16 posters per step." in shown
-    assert shown.count("epoch 1 of 2") == 1 and shown.count("is finished, and shown as it is. ") == 1
+    assert shown.count("epoch 1 of 2") == 1 and shown.count("is finished; its results are shown. ") == 1
     with patch.object(processes, "launch", side_effect=AssertionError):  # the same command again
         params = make_params({**PAIR, "experiment_name": "from_notebook"})
         assert run_in_processes("train", params) is params

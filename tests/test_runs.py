@@ -112,7 +112,7 @@ def test_a_finished_run_is_shown_and_evaluated_without_its_state(run, capsys):
     before = job("train")
     (run / "state.pth").unlink()
     shown, evaluated = job("train"), job("evaluate")
-    assert "is finished, and shown as it is" in capsys.readouterr().out and shown.epoch == before.epoch
+    assert "is finished; its results are shown" in capsys.readouterr().out and shown.epoch == before.epoch
     pd.testing.assert_frame_equal(pd.DataFrame(shown.history), pd.DataFrame(before.history))
     assert len(evaluated.shown.ids) and shown.start == before.start
     (run / "metrics.csv").unlink()

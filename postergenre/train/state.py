@@ -205,7 +205,7 @@ def tell_progress(
 ) -> None:
     "Print that a run is finished or where it resumes, and which posters its initial weights have seen."
     if run.is_main and run.is_finished:
-        print(f"runs/{run.folder.name} is finished, and shown as it is. `overwrite: true` trains it again.")
+        print(f"runs/{run.folder.name} is finished; its results are shown. `overwrite: true` trains it again.")
         kept = read_json(run.folder / SUMMARY).get("keep", "all")
         if most_kept(kept, run.params.keep) != kept:
             print(f"It finished with `keep: {kept}`, so what `keep: {run.params.keep}` asks for is gone.")
