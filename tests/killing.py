@@ -216,6 +216,7 @@ def export_job(folder: Path) -> int:
             export_run(make_params({**SMALL, "n_epochs": 3, "export_weights": weights, "overwrite": True}))
 
     (folder / "run" / "model.int8.onnx").write_bytes(b"of other weights")
+    shutil.copy(folder / "run" / "checkpoints" / "epoch_0001.pth", folder / "run" / "model.best.pth")  # not the last
     names = ("model.onnx", "model.pt2", "model.ts", "export.json")
     return replacing_job(folder, names, lambda: export("best"), lambda: export("last"))
 

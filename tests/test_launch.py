@@ -92,6 +92,13 @@ def test_a_notebook_trains_in_two_processes_what_one_trains_with_twice_the_batch
     assert not workers()
 
 
+def test_a_range_test_without_a_name_is_launched_under_its_own(monkeypatch):
+    launched = []
+    monkeypatch.setattr(processes, "launch", lambda *given: launched.append(given[-1]))
+    params = run_in_processes("lr_find", make_params({"n_processes": 2}))
+    assert launched == ["smoke_lr_find"] and params.experiment_name == "smoke_lr_find"
+
+
 def test_a_process_that_dies_ends_the_run_and_another_number_of_processes_goes_on():
     values = {**PAIR, "experiment_name": "dies", "num_iteration_on_epoch": None, "n_epochs": 3}
     values |= {"callbacks": ["test_launch.DiesOnce", {"checkpoints": {"top_k": 9}}]}

@@ -159,6 +159,15 @@ def test_jobs_for_one_process_say_so(both):
         assert "given 65 in each of 2 processes; allowed: at most" in process["too many"]
 
 
+def test_a_poster_that_one_process_has_lost_counts_in_both(both):
+    assert both[0]["lost"] == both[1]["lost"] == 3 / SMALL["n_demo_posters"]
+
+
+def test_machines_that_do_not_share_their_runs_are_refused_before_the_first_epoch(both):
+    for process in both:
+        assert "runs/apart of machine 0 is not there for all processes. All machines must share" in process["apart"]
+
+
 def test_no_poster_is_evaluated_twice(both):
     for n, seen in both[0]["gathered"].items():
         assert seen == list(range(int(n))), n

@@ -19,6 +19,7 @@ from postergenre.config import make_params
 from postergenre.data.split import load_split
 from postergenre.errors import ConfigError
 from postergenre.sweep import runs
+from postergenre.sweep.jobs import describe_parts
 from postergenre.sweep.outcome import (
     choose_variant,
     describe_choice,
@@ -207,6 +208,10 @@ def test_head_stage_and_folds_are_shared(folded):
         ({"axes": {"batch_size": [8, -3]}}, ["axis `batch_size`, value -3", "at least 1"]),
         ({"axes": {"recipe": ["nowhere.yaml"]}}, ["nowhere.yaml"]),
         ({"axes": {"seed": [1, 2]}}, ["axis `seed`, value 1", "`seeds`"]),
+        (
+            {"axes": {"optimizer_kwargs.lr": [1e-3], "recipe": {"slow": {"optimizer_kwargs": {"lr": 1e-4}}}}},
+            ["axis `recipe` sets optimizer_kwargs", "axis `optimizer_kwargs.lr`", "the last one would win"],
+        ),
         ({"sampler": "random"}, ["`sampler`", "'random'", "'grid', 'optuna'"]),
         ({"base": "nowhere.yaml"}, ["nowhere.yaml"]),
     ],
@@ -250,6 +255,31 @@ def test_optuna_chooses_variants(place):
         assert (train_part(plan, part)["state"] == "finished").all()
     table = outcome_table(plan)
     assert len(table) == 3 and table["optimizer_kwargs.lr"].between(1e-4, 1e-1).all()
+
+
+def test_another_overlay_by_the_same_name_makes_another_study(place):
+    overlay = place / "overlay.yaml"
+    sampled = {"axes": {"recipe": [str(overlay)]}, "sampler": "optuna", "trials": 2, "seeds": [1]}
+    found = []
+    for loss in ("bce", "focal"):
+        overlay.write_text(f"loss: {loss}\n")
+        plan = make_plan(write_sweep(place, "overlaid", "overlaid.yaml", **sampled))
+        digests = [part["digest"] for part in describe_parts(plan)["parts"].values()]
+        found.append((runs.stamp_of(plan, plan.runs_of(plan.variants["base"])[0]), digests))
+    (one, part), (other, other_part) = found
+    assert one["values"] != other["values"] and part[-1] != other_part[-1]
+
+
+def test_a_draw_that_another_worker_trains_is_drawn_again(place, monkeypatch):
+    pytest.importorskip("optuna", reason="optuna is not installed")
+    axes = {"batch_size": {"low": 8, "high": 64}}
+    sampled = {"axes": axes, "sampler": "optuna", "trials": 1, "seeds": [1], "runs_per_job": 1}
+    plan = make_plan(write_sweep(place, "busy", "busy.yaml", **sampled))
+    runs.claim_folder(plan)
+    rows = iter([None, 0.5])
+    monkeypatch.setattr(runs, "train_planned", lambda plan, run: {"run": run.name, "macro_ap": next(rows)})
+    monkeypatch.setattr(runs, "is_locked", lambda folder: True)
+    assert [row["macro_ap"] for row in runs._sample(plan, "busy.worker1")] == [0.5]
 
 
 def test_a_changed_base_is_trained_again_even_if_the_first_attempt_fails(place, monkeypatch):

@@ -86,6 +86,38 @@ def test_names_and_params_files_can_be_added(workflow):
     assert "-f params/full.yaml -f params/demo.yaml -r experiment_name demo_full -r checkpoint_name demo_head" in full
 
 
+def test_later_stages_take_from_the_overlays_what_is_theirs(workflow):
+    overlay = workflow.folder / "overlay.yaml"
+    overlay.write_text("text: true\nswa_method: greedy\nexport_precision: int8\nbatch_size: 8\n")
+    output = workflow.run("--dry-run", "--config", f"overlays={overlay}")
+    wanted = {
+        "swa": {"swa_method": "greedy"},
+        "evaluate": {"text": True},
+        "to_torchscript": {"text": True, "export_precision": "int8"},
+    }
+    for notebook, values in wanted.items():
+        (line,) = re.findall(rf"^Shell command: (papermill nbs/{notebook}.ipynb .*)", output, re.M)
+        words = shlex.split(line)
+        assert json.loads(words[words.index("-y") + 1]) == values, line
+
+
+def test_a_sweep_refuses_settings_that_it_would_ignore(workflow, sweep):
+    option, setting, *target = sweep
+    output = workflow.run("--dry-run", option, setting, "data=mine.yaml", *target, code=1)
+    assert "a sweep does not use data. Its base in" in output
+
+
+def test_another_list_of_images_is_predicted_again(tmp_path):
+    from postergenre.sweep.jobs import describe_jobs
+
+    images = tmp_path / "images.txt"
+    found = []
+    for name in ("a.jpg", "another.jpg"):
+        images.write_text(f"{name}\n")
+        found.append(describe_jobs(images=str(images))["images"])
+    assert found[0] != found[1] and describe_jobs(images="s3://bucket/posters")["images"] == "s3://bucket/posters"
+
+
 def test_a_job_on_another_machine_is_planned_once(workflow, tmp_path, monkeypatch):
     "Slurm's jobs read the Snakefile twice each; only the first Snakemake may look at all files of the data folder."
     workflow.run("--dry-run")

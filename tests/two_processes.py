@@ -7,6 +7,7 @@ import time
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch.utils.data import DataLoader
@@ -15,9 +16,10 @@ from postergenre.config import make_params
 from postergenre.data.dataset import make_loader
 from postergenre.errors import ConfigError
 from postergenre.export.job import export_run
+from postergenre.train import start
 from postergenre.train.averaging import average_run
 from postergenre.train.finder import find_lr
-from postergenre.train.loop import evaluate, fit
+from postergenre.train.loop import evaluate, fit, share_lost
 from postergenre.train.runs import release
 from postergenre.train.setup import create_accelerator, prepare
 from postergenre.train.training import finalize
@@ -84,6 +86,29 @@ def refused(job, values: dict) -> str:
     return "it went on"
 
 
+def share_of_lost(values: dict) -> float:
+    "Return the share of lost posters that this process knows of after three were lost in the second one."
+    run = prepare(make_params({**values, "experiment_name": "lost", "cache": False}))
+    for path in run.data.valid["path"][:3] if RANK == 1 else ():
+        run.data.lost.add(path)
+    share_lost(run)
+    release(run.lock)
+    return run.data.lost.share
+
+
+def on_two_machines(values: dict) -> str:
+    "Return how a run ends of which the second process sees another folder runs/."
+    shared, n = os.environ["RUNS_PATH"], len(found["written"])
+    if RANK == 1:
+        os.environ["RUNS_PATH"] = str(OUT / "elsewhere")
+    try:
+        with patch.object(start, "_PATIENCE", 1), redirect_stdout(StringIO()):
+            return refused(prepare, {**values, "experiment_name": "apart"})
+    finally:
+        os.environ["RUNS_PATH"] = shared
+        del found["written"][n:]
+
+
 class Numbers(torch.utils.data.Dataset):
     "Items that say which they are."
 
@@ -116,6 +141,7 @@ with redirect_stdout(printed):
     found["diverged"] = diverge(first)
     for job in (average_run, export_run):
         found[job.__name__] = refused(job, {**first, "experiment_name": next(iter(RUNS))})
+    found["lost"], found["apart"] = share_of_lost(first), on_two_machines(first)
     found["too many"] = refused(prepare, {**first, "experiment_name": "too_many", "batch_size": 65})
     accelerator = create_accelerator(make_params({}))
     found["gathered"] = {n: gathered(n, accelerator) for n in range(1, 14)}

@@ -277,6 +277,10 @@ class LostPosters:
         self.paths = np.array(sorted(os.fsencode(path) for path in set(paths)), dtype=np.bytes_)
         self.marks = torch.zeros(len(self.paths), dtype=torch.bool).share_memory_()
 
+    def found(self) -> list[str]:
+        "Return the paths of the posters that were lost."
+        return [os.fsdecode(path) for path in self.paths[self.marks.numpy()]]
+
     def add(self, path: str) -> None:
         "Mark a poster as lost; raise LostPostersError if there are too many."
         self.marks[int(np.searchsorted(self.paths, os.fsencode(path)))] = True

@@ -391,8 +391,9 @@ class ReportPanel(ipywidgets.VBox):
         self,
         evaluated: Evaluated,  # with all pictures and notes
         overwrite: bool,  # replace an existing evaluation of something else
+        chosen: ChosenThresholds,  # on the same page
     ):
-        self.evaluated, self.overwrite = evaluated, overwrite
+        self.evaluated, self.overwrite, self.chosen = evaluated, overwrite, chosen
         self.button = ipywidgets.Button(description="Write report and model card", layout={"width": "auto"})
         self.message = ipywidgets.HTML()
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in evaluated.notes)
@@ -403,7 +404,7 @@ class ReportPanel(ipywidgets.VBox):
     def write(self, button: Any = None) -> None:
         "Write the three files, or show why that is not possible."
         try:
-            words = f"Written:\n{write_or_keep(self.evaluated, self.overwrite)}"
+            words = f"Written:\n{write_or_keep(self.evaluated, self.overwrite, self.chosen.values)}"
         except ConfigError as error:
             words = str(error)
         self.message.value = html.escape(words).replace("\n", "<br>")
@@ -434,7 +435,7 @@ def page_parts(
         if step.title == "posters with mistakes" and params.n_mistakes:
             yield _groups_panel(page.chosen, evaluated, params.n_mistakes)
             drawn += mistake_steps(evaluated, params.n_mistakes)
-    yield ReportPanel(add_steps(evaluated, drawn), params.overwrite)
+    yield ReportPanel(add_steps(evaluated, drawn), params.overwrite, page.chosen)
 
 # %% ../../nbs/67_pages.evaluate.ipynb #5890a8dc
 def run_evaluation(

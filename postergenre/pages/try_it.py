@@ -142,14 +142,15 @@ def describe_model(
     path: Path,  # .ts, .pt2, .onnx or .pth
 ) -> str:
     "Return the name of a model, how many posters it was trained on, and how good it is, in one line."
-    weights = path.name if path.suffix == ".pth" else read_notes(path)["postergenre"]["weights"]
+    notes = {} if path.suffix == ".pth" else read_notes(path)
+    weights = notes["postergenre"]["weights"] if notes else path.name
     try:
         summary = read_json(path.with_name(SUMMARY))
     except ConfigError:
         summary = {}
     trained = summary.get("posters", {}).get("train")
     measured = ""
-    if weights == "model.best.pth":
+    if weights == "model.best.pth" and "words" not in notes and path.name != "model.int8.onnx":
         measured = _measured(summary.get("test"), "test posters") or _measured(
             summary.get("valid"), "validation posters, on which the checkpoint was chosen"
         )

@@ -127,10 +127,10 @@ def _read_shard(
 def _read_state(
     path: Path,
 ) -> dict[str, Any]:
-    "Return the content of a state file; an empty one if it is damaged."
+    "Return the content of a state file; an empty one if it is damaged, or was removed by another part."
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, FileNotFoundError):
         return {}
 
 # %% ../../nbs/53_predict.job.ipynb #a2775a23

@@ -227,12 +227,12 @@ def score_with_loader(
 # %% ../../nbs/52_predict.scorer.ipynb #7e57c002
 def _text_at(
     location: str,  # a path or a URL
-) -> str:
-    "Return the words on a picture; an empty string if it cannot be decoded."
+) -> tuple[str, str]:
+    "Return the words on a picture, and an error if it cannot be read."
     try:
-        return read_text(decode_poster(image_source(location)))
-    except PosterError:
-        return ""
+        return read_text(decode_poster(image_source(location))), ""
+    except PosterError as error:
+        return "", str(error)
 
 # %% ../../nbs/52_predict.scorer.ipynb #e080b786
 def _add_texts(
@@ -242,8 +242,9 @@ def _add_texts(
 ) -> Iterator[tuple[np.ndarray, str]]:
     "Yield scores and errors after the words on each picture are read and added."
     texts = _in_order(_text_at, locations, cores_per_process())
-    for (scores, error), text in zip(rows, texts, strict=True):
-        yield add_evidence(scores[None], words.evidence([text]), words.weight)[0], error
+    for (scores, error), (text, failed) in zip(rows, texts, strict=True):
+        both = add_evidence(scores[None], words.evidence([text]), words.weight)[0]
+        yield np.full_like(both, np.nan) if failed else both, error or failed
 
 # %% ../../nbs/52_predict.scorer.ipynb #925fc03a
 def score_rows(

@@ -248,10 +248,10 @@ def _card_front(
 
 # %% ../../nbs/59_report.documents.ipynb #90d55141
 def _markdown_text(
-    name: str,  # name of a genre
+    text: str,  # such as the name of a genre, or a note with names
 ) -> str:
-    "Escape a name so that Markdown shows it literally, also in a table."
-    return re.sub(r"([\\`*_\[\]~])", r"\\\1", html.escape(name, quote=False)).replace("|", "&#124;")
+    "Escape a text so that Markdown shows it literally, also in a table."
+    return re.sub(r"([\\`*_\[\]~])", r"\\\1", html.escape(text, quote=False)).replace("|", "&#124;")
 
 # %% ../../nbs/59_report.documents.ipynb #4ed58ac2
 def card_tables(
@@ -295,8 +295,8 @@ def model_card(
         data_hash=run.data.data_hash,
         split_hash=run.data.split_hash,
         title=html.escape(title_of(evaluated), quote=False),
-        notes=[html.escape(note, quote=False) for note in evaluated.notes],
-        left_out=html.escape(describe_uncertain(evaluated.table), quote=False),
+        notes=[_markdown_text(note) for note in evaluated.notes],
+        left_out=_markdown_text(describe_uncertain(evaluated.table)),
         metrics=overall if len(evaluated.metrics) else "",
         genres=genres,
         stops_at_most=stops_at_most(run),
@@ -325,12 +325,28 @@ def write_evaluation(
     return [folder / name for name in (*texts, "evaluation.json")]
 
 # %% ../../nbs/59_report.documents.ipynb #34ea424c
+def _stored_command(
+    evaluated: Evaluated,
+) -> str:
+    "Return a message on how to evaluate a run with thresholds that a person has chosen since."
+    run, text = evaluated.run, " -p text true" if evaluated.run.words else ""
+    name = run.folder.name
+    return (
+        "the figures are not those of the thresholds that you have chosen. Save them, and run: papermill "
+        f"nbs/evaluate.ipynb runs/{name}_evaluate.ipynb -r experiment_name {name} -p split {evaluated.shown.split} "
+        f"-p threshold_rule stored -p overwrite true{text}"
+    )
+
+
 def write_or_keep(
     evaluated: Evaluated,
     overwrite: bool = False,  # replace an existing evaluation of something else
+    chosen: np.ndarray | None = None,  # thresholds on a person's page
 ) -> str:
     "Write the three files and return their paths as text, or the reason why a person's page did not write them."
     try:
+        if chosen is not None and (chosen != evaluated.thresholds.values).any():
+            raise ConfigError(_stored_command(evaluated))
         paths = write_evaluation(evaluated, overwrite)
     except ConfigError as error:
         if not is_watched():

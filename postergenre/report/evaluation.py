@@ -315,6 +315,15 @@ def _rule_of(
     return rule_in_words(rule, wanted, n)
 
 # %% ../../nbs/58_report.evaluation.ipynb #392c51db
+def _check_words(
+    params: EvaluateParams,
+) -> None:
+    "Raise `ConfigError` if words cannot be read here, or cannot be weighed with the scores of these weights."
+    import_rapidocr()
+    if params.weights == "model.int8.onnx":
+        raise ConfigError("`text`: words are weighed with exact scores. Give other `weights`, such as auto.")
+
+# %% ../../nbs/58_report.evaluation.ipynb #f929bea0
 def score_run(
     params: EvaluateParams,
 ) -> Evaluated:
@@ -323,7 +332,7 @@ def score_run(
     Raise `ConfigError` if that is not possible, or if a job would replace an evaluation of something else."""
     check_single_process("evaluate")
     if params.text:
-        import_rapidocr()
+        _check_words(params)
     run = open_finished(params.experiment_name, params.weights)
     if not (params.overwrite or is_watched()):  # before anything is read or stored
         scored = run.scored + (" + words" if params.text else "")

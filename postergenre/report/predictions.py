@@ -417,6 +417,11 @@ def save_thresholds(
     thresholds: Thresholds,
 ) -> str:
     "Write thresholds.json into the run; return a message that also reports an export with other thresholds."
+    if run.export and run.export.name == "model.int8.onnx":
+        raise ConfigError(
+            "`write_thresholds`: scores in int8 differ from those of the other files, for which thresholds are stored. "
+            "Evaluate other weights, such as `weights: auto`."
+        )
     if run.words:
         return _save_words(run, run.words, thresholds)
     chosen = {

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..config import data_root, make_params
 from ..errors import ConfigError
-from ..params import AuditParams
+from ..params import AuditParams, EvaluateParams, ExportParams, SwaParams
 from ..paths import project_root, resolve_path, runs_path
 from .plan import Plan, digest_of, make_plan, parts_of, read_values
 
@@ -53,12 +53,12 @@ def code_digest(
 
 # %% ../../nbs/75_sweep.jobs.ipynb #5ee71006
 def data_fingerprint(
-    root: Path | None,  # data folder; None: demo posters
+    root: Path | None,  # data folder, or a file; None: demo posters
 ) -> str:
-    "Return a hash of names, sizes and times of all files of a data folder."
-    if root is None or not root.is_dir():
+    "Return a hash of names, sizes and times of all files of a folder."
+    if root is None or not root.exists():
         return str(root)
-    there = ((path, path.stat()) for path in root.rglob("*") if path.is_file())
+    there = ((path, path.stat()) for path in [root, *root.rglob("*")] if path.is_file())
     return digest_of(sorted((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in there))
 
 # %% ../../nbs/75_sweep.jobs.ipynb #5ee71007
@@ -82,16 +82,20 @@ def describe_parts(
     for name, runs in parts_of(plan).items():
         is_head = bool(runs) and runs[0].variant == "head"
         after = [] if is_head else list(dict.fromkeys(heads[run.seed, run.fold] for run in runs if heads))
-        content = [run.values for run in runs] or [plan.sweep.model_dump(), plan.base]
+        content = [run.values for run in runs] or [plan.sweep.model_dump(), plan.base, plan.axes]
         content += [] if is_head else [head.values for head in plan.heads]
         parts[name] = {"after": after if runs else list(heads.values()), "digest": digest_of(content)}
     known = {name: value for name, value in plan.base.items() if name in AuditParams.model_fields}
     return {"name": plan.sweep.name, "audit": known, "parts": parts}
 
 # %% ../../nbs/75_sweep.jobs.ipynb #5ee71008
+_LATER = {"average": SwaParams, "evaluate": EvaluateParams, "export": ExportParams}  # jobs on a finished run
+
+
 def describe_jobs(
     sweep: str | None = None,  # sweep file
     data: str | None = None,  # params file of the data, if there is no sweep
+    images: str | None = None,  # folder or list to predict
 ) -> dict[str, Any]:
     "Return what workflow/Snakefile depends on, as plain data; raise `ConfigError` if the sweep file is not allowed."
     plan = make_plan(sweep) if sweep else None
@@ -101,6 +105,8 @@ def describe_jobs(
         "runs": str(runs.relative_to(root) if runs.is_relative_to(root) else runs),
         "code": {rule: code_digest(*modules) for rule, modules in _CODE.items()},
         "data": data_fingerprint(data_root(make_params(given))),
+        "images": data_fingerprint(resolve_path(images)) if images and "://" not in images else images,
+        "parameters": {job: list(schema.model_fields) for job, schema in _LATER.items()},
         "sweep": describe_parts(plan) if plan else None,
     }
 

@@ -120,9 +120,10 @@ def verdict(
     if value == 0:
         return "undecided: no difference seen"
     # the variance that a difference of this size could have, without that of the seeds, is what posters may add
-    left = (value * spread.sd / half) ** 2 - spread.seeds
+    allowed = (value * spread.sd / half) ** 2
+    left = allowed - spread.seeds
     if left <= 0:
-        return "undecided: only more seeds would decide"
+        return f"undecided: more seeds{' and more posters' * (spread.posters > allowed)} would decide"
     more = max(1.0, difference.n_posters * (spread.posters / left - 1))
     digits = max(0, math.floor(math.log10(more)) - 1)
     return f"undecided: about {math.ceil(more / 10**digits) * 10**digits:,} more posters would decide"
@@ -397,7 +398,8 @@ def choose_variant(
     low, high = (None if math.isnan(end) else end for end in interval_of(found))
     figures = {"macro_ap": found.value, "low": low, "high": high, "no_skill": found.floor}
     test = {**figures, "runs": [run.name for run in runs[name]]}
-    made = {"variant": name, "settings": runs[name][0].settings, "test": test}
+    stamps = [stamp_of(plan, run) for run in runs[name]]
+    made = {"variant": name, "settings": runs[name][0].settings, "test": test, "stamps": stamps}
     write_json(path, made)
     return made
 
@@ -416,4 +418,7 @@ def describe_choice(
     test = made["test"]
     sure = f" (95 % interval {test['low']:.3f} to {test['high']:.3f})" if test["low"] is not None else ""
     value = f"{test['macro_ap']:.3f}{sure}; scores without skill would give {test['no_skill']:.3f}"
-    return f"Chosen: {made['variant']} {made['settings']}. Macro AP on test posters: {value}."
+    now = [stamp_of(plan, run) for run in planned_runs(plan).get(made["variant"], [])]
+    changed = made.get("stamps", now) != now  # earlier versions stored none
+    late = " Its parameters, data or code have changed since; the figures are of the earlier ones." if changed else ""
+    return f"Chosen: {made['variant']} {made['settings']}. Macro AP on test posters: {value}.{late}"

@@ -150,6 +150,24 @@ def _check_choice(
 _COLUMNS = ("variant", "macro_ap", "low", "high", "no_skill", "vs_base", "vs_best", "state", "seconds", "message")
 
 
+def _check_apart(
+    where: str,  # name of the sweep file, for messages
+    axes: dict[str, list[Choice] | dict[str, Any]],
+) -> None:
+    "Raise `ConfigError` if two axes set the same parameter, of which only the last one would count."
+    owners: dict[str, str] = {}
+    for axis, given in axes.items():
+        names = {name for choice in given for name in choice.changes} if isinstance(given, list) else {axis}
+        for name in sorted(names):
+            for other, owner in owners.items():
+                if name == other or f"{name}.".startswith(f"{other}.") or f"{other}.".startswith(f"{name}."):
+                    raise ConfigError(
+                        f"{where}: axis `{axis}` sets {name}, and axis `{owner}` sets {other}; allowed: each parameter "
+                        "in one axis, because the last one would win. Make them one axis."
+                    )
+        owners |= dict.fromkeys(names, axis)
+
+# %% ../../nbs/74_sweep.plan.ipynb #ffafdb23
 def _axes(
     where: str,  # name of the sweep file, for messages
     sweep: SweepFile,
@@ -168,6 +186,7 @@ def _axes(
             ends = axes[axis] = _choices(where, axis, given)
         for choice in ends:
             _check_choice(where, base, choice)
+    _check_apart(where, axes)
     return axes
 
 # %% ../../nbs/74_sweep.plan.ipynb #5ee7000e

@@ -24,7 +24,7 @@ from ..paths import runs_path, write_json
 from .jobs import code_digest
 from .plan import Choice, Plan, PlannedRun, digest_of, make_variant, parts_of
 from ..train.loop import fit
-from ..train.runs import SUMMARY, is_finished, read_json
+from ..train.runs import SUMMARY, is_finished, is_locked, read_json
 from ..train.setup import prepare
 from ..train.training import finalize
 
@@ -39,7 +39,7 @@ def stamp_of(
     heads = [
         head.values for head in plan.heads if run.variant != "head" and (head.seed, head.fold) == (run.seed, run.fold)
     ]
-    sampled = [plan.base, plan.sweep.axes] if plan.sweep.sampler == "optuna" else []
+    sampled = [plan.base, plan.axes] if plan.sweep.sampler == "optuna" else []
     values = {"values": [run.values, sampled], "head": heads}
     hashes = {name: digest_of(content) for name, content in values.items()}
     return {**hashes, "data": known, "code": code_digest("train.training")}
@@ -204,7 +204,10 @@ def _sample(
         choices = [_suggest(trial, axis, given) for axis, given in plan.axes.items()]
         variant = make_variant(plan.base, choices, list(plan.axes), plan.origin)
         done = [train_planned(plan, run) for run in plan.runs_of(variant)]
-        failed = any(row["macro_ap"] is None for row in done)
+        failed = [row for row in done if row["macro_ap"] is None]
+        if any(is_locked(runs_path() / row["run"]) for row in failed):  # another worker is training it
+            study.tell(trial, state=TrialState.FAIL)
+            continue
         # a pruned trial counts, and is not asked for again
         value = None if failed else float(np.mean([row["macro_ap"] for row in done]))
         study.tell(trial, value, state=TrialState.PRUNED if failed else TrialState.COMPLETE)

@@ -203,8 +203,9 @@ def _kept_average(
         (folder / name).is_file() for name in ("swa.json", "model.swa.pth")
     ):
         return None
-    summary = read_json(folder / "swa.json", "method", "bn_batches", "table")
-    same = (summary["method"], summary["bn_batches"]) == (params.swa_method, params.swa_bn_batches)
+    summary = read_json(folder / "swa.json", "method", "bn_batches", "candidates", "table")
+    wanted = (params.swa_method, params.swa_bn_batches, params.swa_checkpoints or summary["candidates"])
+    same = (summary["method"], summary["bn_batches"], summary["candidates"]) == wanted
     return Averaging(folder, pd.DataFrame(summary["table"]), summary) if same else None
 
 # %% ../../nbs/47_train.averaging.ipynb #f232ee27

@@ -33,7 +33,7 @@ from ..errors import ConfigError
 from ..machine import cores_per_process, with_progress
 from ..params import Params, ProcessParams, WorkerParams
 from .checkpoints import versions
-from .finder import find_lr
+from .finder import find_lr, with_own_folder
 from .runs import is_finished
 from .setup import create_accelerator
 from .training import train_run
@@ -265,6 +265,7 @@ def run_in_processes(
     params: Params,
 ) -> Params:
     "Run a job in several processes if the parameters ask for them; return those with which to open its results."
+    params = with_own_folder(params) if job == "lr_find" else params
     count, rank = process_count(params), _node_rank(params)
     finished = is_finished(run_folder(params)) and not params.overwrite
     if count * params.n_nodes == 1 or "LOCAL_RANK" in os.environ or finished:

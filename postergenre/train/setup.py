@@ -38,7 +38,7 @@ from .losses import balanced_pos_weight, check_genre_limit, create_loss
 from .mixing import check_changes
 from .runs import is_finished, mark_run, release, replace_files, set_aside
 from .schedules import create_optimizer, create_schedule
-from .start import load_start, moving_average
+from .start import check_shared, load_start, moving_average
 from .state import CannotResume, check_data, load_state, open_run, restore_state, tell_progress
 from .trackers import TensorBoard, Trackers, check_trackers, other_trackers
 
@@ -433,7 +433,7 @@ def prepare(
         run.lock = lock
         if run.is_main and not run.epoch:
             _begin_run(run, new)
-        accelerator.wait_for_everyone()
+        check_shared(run)
         tell_progress(run)
         run.seconds = sum(row["seconds"] for row in run.history) + time.monotonic() - began
         return run

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['replaced_start', 'posters_seen', 'describe_seen', 'members_seen', 'load_start', 'moving_average',
-           'describe_slow_average']
+           'describe_slow_average', 'check_shared']
 
 # %% ../../nbs/40_train.start.ipynb #6cd39489
 import hashlib
+import time
 from typing import Any
 
 import pandas as pd
+from accelerate.utils import gather_object
 from timm.utils import ModelEmaV3
 from torch import nn
 
@@ -37,20 +39,21 @@ def _initial_checkpoint(
 
 # %% ../../nbs/40_train.start.ipynb #63d9a4c0
 def replaced_start(
-    run: Run,  # restored
+    params: Params,
+    start: dict[str, Any] | None,  # what the run started from, see `load_start`
 ) -> str:
     "Return a message if the initial weights have been replaced since the run started, or an empty string."
     try:
-        unchanged = run.start is None or _initial_checkpoint(run.params)["sha256"] == run.start["sha256"]
+        unchanged = start is None or _initial_checkpoint(params)["sha256"] == start["sha256"]
     except (FileNotFoundError, ConfigError):  # removed, or being trained again: nothing better to start from
         unchanged = True
     if unchanged:
         return ""
-    parameter, given = next(iter(run.start.items()))
+    parameter, given = next(iter(start.items()))
     changed = "trained again" if parameter == "checkpoint_name" else "replaced"
     return (
-        f"`{parameter}`: {given} has been {changed} since runs/{run.folder.name} started from it. `overwrite: true` "
-        "would start from the current file."
+        f"`{parameter}`: {given} has been {changed} since runs/{params.experiment_name} started from it. `overwrite: "
+        "true` would start from the current file."
     )
 
 # %% ../../nbs/40_train.start.ipynb #18a00001
@@ -134,9 +137,35 @@ def _load_initial_weights(
             "validation or test posters here. Use the same root_path, split_seed and split_fractions, or "
             "`allow_other_split: true` if the posters are entirely different ones."
         )
-    return load_stage(model, checkpoint, data.genres, params.model_name, params.img_size)
+    report = load_stage(model, checkpoint, data.genres, params.model_name, params.img_size)
+    wrong = report[report["status"].isin(["missing", "shape"]) & report["name"].str.startswith("backbone.")]
+    if len(wrong):
+        raise ConfigError(
+            f"`checkpoint_name`: {len(wrong):,} tensors of {params.model_name}, such as {wrong['name'].iloc[0]}, are "
+            f"not in {path.name} of run {meta['experiment_name']}, whose network is {meta['model_name']}. Give the "
+            "`model_name` and `model_kwargs` of that run, or another checkpoint."
+        )
+    return report
 
 # %% ../../nbs/40_train.start.ipynb #f8506d60
+def _describe_mismatch(
+    report: pd.DataFrame,  # from `load_pretrained_file`
+    params: Params,
+) -> str:
+    "Return lines on tensors that a weights file lacks, or that no part of the network takes."
+    counted = ~report["name"].str.endswith("num_batches_tracked")
+    lines = {
+        "missing": f"of {params.model_name} are not in {params.pretrained_file}, and start with random values",
+        "unexpected": f"of {params.pretrained_file} belong to no part of {params.model_name}",
+    }
+    found = {status: int((counted & report["status"].eq(status)).sum()) for status in lines}
+    return "".join(
+        f"`pretrained_file`: {n:,} tensors {lines[status]}: are they weights of another network?\n"
+        for status, n in found.items()
+        if n
+    )
+
+
 def load_start(
     run: Run,  # new, with its data and model
 ) -> None:
@@ -155,11 +184,7 @@ def load_start(
                 run.model, params.pretrained_file, params.model_name, params.img_size, params.model_kwargs
             )
             run.start = _initial_checkpoint(params)
-            if others := int(run.start_report["status"].eq("unexpected").sum()):
-                print(
-                    f"`pretrained_file`: {others:,} tensors of {params.pretrained_file} belong to no part of "
-                    f"{params.model_name}: are they weights of another network?"
-                )
+            print(_describe_mismatch(run.start_report, params), end="")
 
 # %% ../../nbs/40_train.start.ipynb #4b6d0e11
 def moving_average(
@@ -186,3 +211,26 @@ def describe_slow_average(
         f"`ema_decay: {decay}`: {kept:.0%} of the average after {steps} steps is the checkpoint. Lower it, or train "
         "longer."
     )
+
+# %% ../../nbs/40_train.start.ipynb #5be04c82
+_PATIENCE = 60  # seconds until a file written on one machine is seen on another
+
+
+def check_shared(
+    run: Run,  # in any of the processes
+) -> None:
+    """Wait until all processes see the run's folder.
+
+    Raise `ConfigError` in each of them if one does not, or resumes at another epoch."""
+    if run.accelerator.num_processes == 1:
+        return
+    run.accelerator.wait_for_everyone()
+    deadline = time.monotonic() + _PATIENCE
+    while not (run.folder / "run.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    found = gather_object([(run.epoch, (run.folder / "run.json").is_file())])
+    if len(set(found)) > 1:
+        raise ConfigError(
+            f"runs/{run.folder.name} of machine 0 is not there for all processes. All machines must share the folder "
+            f"{run.folder.parent}; see `RUNS_PATH`."
+        )

@@ -26,7 +26,7 @@ from ..params import SMOKE_RUNS, Params, RunJobParams
 from ..paths import write_atomically, write_json
 from .callbacks import Evaluation, Run
 from .checkpoints import load_checkpoint, model_of, most_kept, spare_checkpoints, versions
-from .loop import evaluate, fit
+from .loop import check_at_work, evaluate, fit, share_lost
 from postergenre.train.runs import (
     RETRAIN,
     SUMMARY,
@@ -96,6 +96,8 @@ def finalize(
     began = time.monotonic()
     run.accelerator.wait_for_everyone()  # the main process may still be writing the checkpoint
     finished = run.is_finished  # before any process can write the summary
+    if not finished:
+        check_at_work(run)
     checkpoint = load_checkpoint(_run_file(run.folder, "model.best.pth"))
     best, thresholds = model_of(checkpoint).to(run.accelerator.device), np.array(checkpoint["meta"]["thresholds"])
     loader = run.accelerator.prepare(evaluation_loader(run.params, run.data, "valid"))
@@ -144,6 +146,7 @@ def _write_summary(
         test = evaluate(best, loader, run.loss, run.accelerator)
         metrics["test"] = describe_split(test, genres, thresholds, enough)
     stored = _compare_stored(run, best)
+    share_lost(run)
     if run.is_main:
         with replace_files(run.folder, SUMMARY) as files:
             save_predictions(files / "valid_predictions.csv", run.data, "valid", run.validation)
