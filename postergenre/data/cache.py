@@ -277,19 +277,24 @@ class LostPosters:
         self.paths = np.array(sorted(os.fsencode(path) for path in set(paths)), dtype=np.bytes_)
         self.marks = torch.zeros(len(self.paths), dtype=torch.bool).share_memory_()
 
-    def found(self) -> list[str]:
-        "Return the paths of the posters that were lost."
-        return [os.fsdecode(path) for path in self.paths[self.marks.numpy()]]
+    def rows(self) -> list[int]:
+        "Return the numbers of the lost posters among all paths in order, which are the same on every machine."
+        return self.marks.nonzero().flatten().tolist()
 
     def add(self, path: str) -> None:
         "Mark a poster as lost; raise LostPostersError if there are too many."
-        self.marks[int(np.searchsorted(self.paths, os.fsencode(path)))] = True
+        self.add_rows([int(np.searchsorted(self.paths, os.fsencode(path)))])
+
+    def add_rows(self, rows: Sequence[int]) -> None:
+        "Mark posters as lost; raise LostPostersError if there are too many."
+        self.marks[list(rows)] = True
         lost = int(self.marks.sum())
         if lost > max(3, _MAX_LOST * len(self.paths)):
             raise LostPostersError(
                 f"{lost:,} of {len(self.paths):,} posters were readable when the run began but no longer are, the "
-                f"last one {path}. At most {_MAX_LOST:.0%} may be lost. Make sure that the data folder exists and can "
-                "be read, then start the run again; it continues after its last finished epoch."
+                f"last one {os.fsdecode(self.paths[rows[-1]])}. At most {_MAX_LOST:.0%} may be lost. Check that the "
+                "data folder exists and can be read, then start the run again; it continues after its last finished "
+                "epoch."
             )
 
     @property

@@ -123,7 +123,8 @@ def verdict(
     allowed = (value * spread.sd / half) ** 2
     left = allowed - spread.seeds
     if left <= 0:
-        return f"undecided: more seeds{' and more posters' * (spread.posters > allowed)} would decide"
+        posters = " and more posters" if spread.posters > allowed else ""
+        return f"undecided: more seeds{posters} would decide"
     more = max(1.0, difference.n_posters * (spread.posters / left - 1))
     digits = max(0, math.floor(math.log10(more)) - 1)
     return f"undecided: about {math.ceil(more / 10**digits) * 10**digits:,} more posters would decide"

@@ -55,10 +55,12 @@ def share_lost(
     run: Run,
 ) -> None:
     "Count the posters that any process has lost in every process; raise `LostPostersError` if there are too many."
+    if run.accelerator.num_processes == 1:
+        return
     lost = run.data.lost
-    for path in gather_object(lost.found() if lost else []) if run.accelerator.num_processes > 1 else ():
-        if lost:
-            lost.add(path)
+    rows = gather_object(lost.rows() if lost else [])
+    if lost and rows:
+        lost.add_rows(rows)
 
 # %% ../../nbs/44_train.loop.ipynb #278d0f02
 _LOSS_INTERVAL = 20  # number of batches between two checks of the losses on a GPU
