@@ -277,9 +277,4 @@ def run_in_processes(
     given = job, with_root(params).model_dump(mode="json")
     remedy = "The same command goes on after the last finished epoch."
     launch(_train_together, given, count, remedy, params, rank, params.experiment_name)
-    if rank and not is_finished(run_folder(params)):
-        raise ConfigError(
-            f"runs/{params.experiment_name} was trained, but is not here: machine 0 has written it. Open its notebook, "
-            "or let all machines share the folder runs/."
-        )
     return params.model_copy(update={"overwrite": False})
