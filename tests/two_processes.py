@@ -96,14 +96,15 @@ def share_of_lost(values: dict) -> float:
     return run.data.lost.share
 
 
-def on_two_machines(values: dict) -> str:
-    "Return how a run ends of which the second process sees another folder runs/."
+def on_two_machines(values: dict) -> dict[str, str]:
+    "Return how jobs end of which the second process sees another folder runs/."
     shared, n = os.environ["RUNS_PATH"], len(found["written"])
     if RANK == 1:
         os.environ["RUNS_PATH"] = str(OUT / "elsewhere")
     try:
         with patch.object(start, "_PATIENCE", 1), redirect_stdout(StringIO()):
-            return refused(prepare, {**values, "experiment_name": "apart"})
+            jobs = {"train": prepare, "lr_find": find_lr}
+            return {name: refused(job, {**values, "experiment_name": f"apart_{name}"}) for name, job in jobs.items()}
     finally:
         os.environ["RUNS_PATH"] = shared
         del found["written"][n:]

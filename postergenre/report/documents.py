@@ -330,11 +330,11 @@ def _stored_command(
 ) -> str:
     "Return a message on how to evaluate a run with thresholds that a person has chosen since."
     run, text = evaluated.run, " -p text true" if evaluated.run.words else ""
-    name = run.folder.name
+    name, weights = run.folder.name, run.export.name if run.export else run.weights.name.split(".")[1]
     return (
         "the figures are not those of the thresholds that you have chosen. Save them, and run: papermill "
         f"nbs/evaluate.ipynb runs/{name}_evaluate.ipynb -r experiment_name {name} -p split {evaluated.shown.split} "
-        f"-p threshold_rule stored -p overwrite true{text}"
+        f"-p weights {weights} -p threshold_rule stored -p overwrite true{text}"
     )
 
 

@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from ..config import data_root, make_params
+from ..config import OF_OTHER_JOBS, data_root, make_params
 from ..errors import ConfigError
 from ..params import AuditParams, EvaluateParams, ExportParams, SwaParams
 from ..paths import project_root, resolve_path, runs_path
@@ -106,7 +106,10 @@ def describe_jobs(
         "code": {rule: code_digest(*modules) for rule, modules in _CODE.items()},
         "data": data_fingerprint(data_root(make_params(given))),
         "images": data_fingerprint(resolve_path(images)) if images and "://" not in images else images,
-        "parameters": {job: list(schema.model_fields) for job, schema in _LATER.items()},
+        "parameters": {
+            job: [name for name in schema.model_fields if name.startswith(OF_OTHER_JOBS)]
+            for job, schema in _LATER.items()
+        },
         "sweep": describe_parts(plan) if plan else None,
     }
 

@@ -199,12 +199,12 @@ def _kept_average(
     params: SwaParams | Params,
 ) -> Averaging | None:
     "Return the existing average of these settings if its checkpoints have been removed since, otherwise None."
-    if (folder / "checkpoints").is_dir() or not all(
-        (folder / name).is_file() for name in ("swa.json", "model.swa.pth")
-    ):
+    there = [(folder / name).is_file() for name in ("swa.json", "model.swa.pth")]
+    if (folder / "checkpoints").is_dir() or not all(there):
         return None
     summary = read_json(folder / "swa.json", "method", "bn_batches", "candidates", "table")
-    wanted = (params.swa_method, params.swa_bn_batches, params.swa_checkpoints or summary["candidates"])
+    candidates = read_json(folder / "model.storage.json", "checkpoints")["checkpoints"][: params.swa_checkpoints]
+    wanted = (params.swa_method, params.swa_bn_batches, len(candidates))
     same = (summary["method"], summary["bn_batches"], summary["candidates"]) == wanted
     return Averaging(folder, pd.DataFrame(summary["table"]), summary) if same else None
 

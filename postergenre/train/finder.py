@@ -246,7 +246,7 @@ def find_lr(
     from accelerate.utils import broadcast_object_list
 
     from postergenre.train.setup import create_accelerator, create_run
-    from postergenre.train.start import replaced_start
+    from postergenre.train.start import check_shared, replaced_start
     from postergenre.train.state import open_run
 
     began = time.monotonic()
@@ -258,6 +258,7 @@ def find_lr(
     accelerator.wait_for_everyone()
     new = broadcast_object_list([new])[0]
     try:
+        check_shared(folder.parent, accelerator)
         if new or not is_finished(folder):
             run = create_run(params, folder, accelerator)
             table = _range_test(

@@ -170,8 +170,8 @@ def check_at_work(
     "Raise `ConfigError` if the run was interrupted, and so is not in the state that its last epoch left."
     if run.lock is not None and not run.lock.is_locked:
         raise ConfigError(
-            f"runs/{run.folder.name} was interrupted in the middle of its work. Call `prepare` again; it resumes after "
-            f"epoch {len(run.history)}."
+            f"runs/{run.folder.name} was interrupted in the middle of its work. Call `prepare` again, which goes back "
+            "to the last stored epoch."
         )
 
 

@@ -422,6 +422,7 @@ def prepare(
     accelerator.wait_for_everyone()
     new = broadcast_object_list([new])[0]
     try:
+        check_shared(folder.parent, accelerator)
         if new or not is_finished(folder):
             check_trackers(params.trackers)
         try:
@@ -433,7 +434,7 @@ def prepare(
         run.lock = lock
         if run.is_main and not run.epoch:
             _begin_run(run, new)
-        check_shared(run)
+        accelerator.wait_for_everyone()
         tell_progress(run)
         run.seconds = sum(row["seconds"] for row in run.history) + time.monotonic() - began
         return run

@@ -9,10 +9,13 @@ __all__ = ['replaced_start', 'posters_seen', 'describe_seen', 'members_seen', 'l
 # %% ../../nbs/40_train.start.ipynb #6cd39489
 import hashlib
 import time
+import uuid
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from accelerate.utils import gather_object
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 from timm.utils import ModelEmaV3
 from torch import nn
 
@@ -217,20 +220,23 @@ _PATIENCE = 60  # seconds until a file written on one machine is seen on another
 
 
 def check_shared(
-    run: Run,  # in any of the processes
+    folder: Path,  # runs/
+    accelerator: Accelerator,
 ) -> None:
-    """Wait until all processes see the run's folder.
-
-    Raise `ConfigError` in each of them if one does not, or resumes at another epoch."""
-    if run.accelerator.num_processes == 1:
+    "Raise `ConfigError` in all processes if one of them does not see a file that the main process writes into runs/."
+    if accelerator.num_processes == 1:
         return
-    run.accelerator.wait_for_everyone()
+    mark = folder / broadcast_object_list([f".{uuid.uuid4().hex}.shared"])[0]
+    if accelerator.is_main_process:
+        mark.touch()
+    accelerator.wait_for_everyone()
     deadline = time.monotonic() + _PATIENCE
-    while not (run.folder / "run.json").is_file() and time.monotonic() < deadline:
+    while not mark.exists() and time.monotonic() < deadline:
         time.sleep(0.5)
-    found = gather_object([(run.epoch, (run.folder / "run.json").is_file())])
-    if len(set(found)) > 1:
+    seen = gather_object([mark.exists()])
+    if accelerator.is_main_process:
+        mark.unlink()
+    if not all(seen):
         raise ConfigError(
-            f"runs/{run.folder.name} of machine 0 is not there for all processes. All machines must share the folder "
-            f"{run.folder.parent}; see `RUNS_PATH`."
+            f"{folder} of machine 0 is not the folder of all processes. All machines must share it; see `RUNS_PATH`."
         )
