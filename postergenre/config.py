@@ -345,13 +345,17 @@ def find_model(
     name: str,  # a path, absolute or relative to the current folder or to runs/
 ) -> Path:
     "Return the model file that `name` refers to; raise `ConfigError` if there is none."
-    if Path(name).suffix not in (".ts", ".pt2", ".onnx", ".pth"):
+    kinds = (".ts", ".pt2", ".onnx", ".pth")
+    if Path(name).suffix not in kinds:
         raise ConfigError(f"`model`: given {name}; allowed: an export (.ts, .pt2, .onnx) or a checkpoint (.pth).")
     places = [resolve_path(name), runs_path() / name]
     found = next((place for place in places if place.is_file()), None)
     if found is None:
+        known = [
+            f"runs/{path.parent.name}/{path.name}" for path in runs_path().glob("*/model.*") if path.suffix in kinds
+        ]
         raise ConfigError(
-            f"There is no model {name}. Looked for: {', '.join(map(str, places))}. Make one with "
+            f"There is no model {name}.{nearest(name, known)} Looked for: {', '.join(map(str, places))}. Make one with "
             "nbs/to_torchscript.ipynb, or correct the path."
         )
     return found

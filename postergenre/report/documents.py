@@ -248,10 +248,17 @@ def _card_front(
 
 # %% ../../nbs/59_report.documents.ipynb #90d55141
 def _markdown_text(
-    text: str,  # such as the name of a genre, or a note with names
+    name: str,  # name of a genre
 ) -> str:
-    "Escape a text so that Markdown shows it literally, also in a table."
-    return re.sub(r"([\\`*_\[\]~])", r"\\\1", html.escape(text, quote=False)).replace("|", "&#124;")
+    "Escape a name so that Markdown shows it literally, also in a table."
+    return re.sub(r"([\\`*_\[\]~])", r"\\\1", html.escape(name, quote=False)).replace("|", "&#124;")
+
+
+def _without_links(
+    note: str,  # with names of genres
+) -> str:
+    "Escape HTML and brackets, so that a name cannot become a link or a picture and parameters stay readable."
+    return re.sub(r"([\[\]])", r"\\\1", html.escape(note, quote=False))
 
 # %% ../../nbs/59_report.documents.ipynb #4ed58ac2
 def card_tables(
@@ -295,8 +302,8 @@ def model_card(
         data_hash=run.data.data_hash,
         split_hash=run.data.split_hash,
         title=html.escape(title_of(evaluated), quote=False),
-        notes=[_markdown_text(note) for note in evaluated.notes],
-        left_out=_markdown_text(describe_uncertain(evaluated.table)),
+        notes=[_without_links(note) for note in evaluated.notes],
+        left_out=_without_links(describe_uncertain(evaluated.table)),
         metrics=overall if len(evaluated.metrics) else "",
         genres=genres,
         stops_at_most=stops_at_most(run),
