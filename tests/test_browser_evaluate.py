@@ -38,6 +38,13 @@ def test_the_page_opens_the_newest_run_without_code(page, opened, shown):
     assert page.get_by_text("validation posters of runs/full").count() == 0
 
 
+def test_the_report_is_written_when_asked(page, opened, shots, shown):
+    page.get_by_role("button", name="Write report and model card").click()
+    page.get_by_text("runs/head/evaluation.json").wait_for(timeout=60_000)
+    assert json.loads((shown / "head" / "evaluation.json").read_text())["split"] == "valid"
+    page.screenshot(path=str(shots / "evaluate_report.png"))
+
+
 def test_a_threshold_that_is_moved_changes_the_counts(page, opened, shots, shown, pictures):
     counts = page.locator(".pg-counts")
 
@@ -67,6 +74,8 @@ def test_a_threshold_that_is_moved_changes_the_counts(page, opened, shots, shown
     page.get_by_text("Thresholds saved to runs/head/thresholds.json").wait_for(timeout=20_000)
     chosen = json.loads((shown / "head" / "thresholds.json").read_text())
     assert "moved by hand" in chosen["rule"]
+    page.get_by_role("button", name="Write report and model card").click()
+    page.get_by_text("-p threshold_rule stored").wait_for(timeout=20_000)  # the report would contradict the run
 
 
 def test_a_click_on_a_poster_shows_where_the_network_looked(page, opened, shots, pictures):
@@ -83,10 +92,3 @@ def test_a_click_on_a_poster_shows_where_the_network_looked(page, opened, shots,
     page.locator(".pg-counts").scroll_into_view_if_needed()
     page.wait_for_timeout(500)
     pictures("evaluate", page)
-
-
-def test_the_report_is_written_when_asked(page, opened, shots, shown):
-    page.get_by_role("button", name="Write report and model card").click()
-    page.get_by_text("runs/head/evaluation.json").wait_for(timeout=60_000)
-    assert json.loads((shown / "head" / "evaluation.json").read_text())["split"] == "valid"
-    page.screenshot(path=str(shots / "evaluate_report.png"))

@@ -51,7 +51,8 @@ class ChosenThresholds:
         self,
         evaluated: Evaluated,
     ):
-        self.run, self.valid, self.tuned = evaluated.run, evaluated.valid, evaluated.thresholds
+        self.run, self.valid = evaluated.run, evaluated.valid
+        self.saved = self.tuned = evaluated.thresholds
         self.values = self.tuned.values.astype(np.float64)
 
     def move(self, column: int, threshold: float) -> bool:
@@ -64,8 +65,7 @@ class ChosenThresholds:
 
     def tune(self, rule: str, wanted: float) -> str:
         "Tune all thresholds by a rule, which replaces those moved by hand; return a message."
-        enough = self.run.params.min_positives
-        self.tuned = choose_thresholds(self.valid, self.run.genres, rule, wanted, enough)
+        self.tuned = choose_thresholds(self.valid, self.run.genres, rule, wanted, self.run.params.min_positives)
         self.values = self.tuned.values.astype(np.float64)
         return " ".join([f"Thresholds: {self.tuned.rule}; not saved yet.", *self.tuned.notes])
 
@@ -74,8 +74,9 @@ class ChosenThresholds:
         rule, _, before = self.tuned.rule.partition("; moved by hand: ")  # stored thresholds may have been moved before
         same = self.values == self.tuned.values
         moved = [g for g, kept in zip(self.run.genres, same, strict=True) if not kept or g in before.split(", ")]
-        rule += f"; moved by hand: {', '.join(moved)}" if moved else ""
-        return save_thresholds(self.run, Thresholds(self.values, rule))
+        by_hand = f"; moved by hand: {', '.join(moved)}" if moved else ""
+        self.saved = Thresholds(self.values.copy(), rule + by_hand)
+        return save_thresholds(self.run, self.saved)
 
     def mistakes(self, column: int, kind: str, nearest_first: bool, n: int = 6) -> np.ndarray:
         "Return the rows of the false positives or false negatives of a genre at its threshold."
@@ -404,7 +405,7 @@ class ReportPanel(ipywidgets.VBox):
     def write(self, button: Any = None) -> None:
         "Write the three files, or show why that is not possible."
         try:
-            words = f"Written:\n{write_or_keep(self.evaluated, self.overwrite, self.chosen.values)}"
+            words = f"Written:\n{write_or_keep(self.evaluated, self.overwrite, self.chosen.saved.values)}"
         except ConfigError as error:
             words = str(error)
         self.message.value = html.escape(words).replace("\n", "<br>")
@@ -424,8 +425,7 @@ def page_parts(
     yield _table_panel(evaluated.table)
     if words := describe_uncertain(evaluated.table, "Not in the plots"):
         yield ipywidgets.HTML(f"<p>{html.escape(words)}</p>")
-    drawn = []
-    steps = [figure_steps(evaluated), [Step("posters with mistakes")], cam_steps(evaluated, params)]
+    drawn, steps = [], [figure_steps(evaluated), [Step("posters with mistakes")], cam_steps(evaluated, params)]
     for step in itertools.chain(*steps):
         drawn.append(step)
         if step.picture:

@@ -335,11 +335,11 @@ def write_evaluation(
 def _stored_command(
     evaluated: Evaluated,
 ) -> str:
-    "Return a message on how to evaluate a run with thresholds that a person has chosen since."
+    "Return a message on how to evaluate a run with thresholds that a person has saved since."
     run, text = evaluated.run, " -p text true" if evaluated.run.words else ""
     name, weights = run.folder.name, run.export.name if run.export else run.weights.name.split(".")[1]
     return (
-        "the figures are not those of the thresholds that you have chosen. Save them, and run: papermill "
+        "the figures are not those of the thresholds that you have saved since. Run: papermill "
         f"nbs/evaluate.ipynb runs/{name}_evaluate.ipynb -r experiment_name {name} -p split {evaluated.shown.split} "
         f"-p weights {weights} -p threshold_rule stored -p overwrite true{text}"
     )
@@ -348,11 +348,11 @@ def _stored_command(
 def write_or_keep(
     evaluated: Evaluated,
     overwrite: bool = False,  # replace an existing evaluation of something else
-    chosen: np.ndarray | None = None,  # thresholds on a person's page
+    saved: np.ndarray | None = None,  # thresholds that a person has saved since
 ) -> str:
     "Write the three files and return their paths as text, or the reason why a person's page did not write them."
     try:
-        if chosen is not None and (chosen != evaluated.thresholds.values).any():
+        if saved is not None and (saved != evaluated.thresholds.values).any():
             raise ConfigError(_stored_command(evaluated))
         paths = write_evaluation(evaluated, overwrite)
     except ConfigError as error:
