@@ -74,8 +74,7 @@ class ChosenThresholds:
         rule, _, before = self.tuned.rule.partition("; moved by hand: ")  # stored thresholds may have been moved before
         same = self.values == self.tuned.values
         moved = [g for g, kept in zip(self.run.genres, same, strict=True) if not kept or g in before.split(", ")]
-        by_hand = f"; moved by hand: {', '.join(moved)}" if moved else ""
-        self.saved = Thresholds(self.values.copy(), rule + by_hand)
+        self.saved = Thresholds(self.values.copy(), f"{rule}; moved by hand: {', '.join(moved)}" if moved else rule)
         return save_thresholds(self.run, self.saved)
 
     def mistakes(self, column: int, kind: str, nearest_first: bool, n: int = 6) -> np.ndarray:
