@@ -24,6 +24,17 @@ SMALL = {
     "min_positives": 3,
     "split_fractions": [0.6, 0.2, 0.2],
 }
+# a run of three steps, for what follows a training
+QUICK = {
+    "min_positives": 3,
+    "model_name": "test_resnet",
+    "pretrained": False,
+    "img_size": [48, 32],
+    "batch_size": 16,
+    "num_workers": 0,
+    "n_epochs": 1,
+    "num_iteration_on_epoch": 3,
+}
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import QUICK
 
 from postergenre.config import make_params
 from postergenre.data.experiment import load_run_data
@@ -18,19 +19,7 @@ pytest.importorskip("nncf", reason="nncf is not installed (the optional extra in
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     "A run of a few steps, exported with int8 whatever that costs."
-    values = {
-        "experiment_name": "tiny",
-        "n_demo_posters": 100,
-        "split_fractions": [0.6, 0.4, 0.0],
-        "min_positives": 3,
-        "model_name": "test_resnet",
-        "pretrained": False,
-        "img_size": [48, 32],
-        "batch_size": 16,
-        "num_workers": 0,
-        "n_epochs": 1,
-        "num_iteration_on_epoch": 3,
-    }
+    values = {**QUICK, "experiment_name": "tiny", "n_demo_posters": 100, "split_fractions": [0.6, 0.4, 0.0]}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RUNS_PATH", str(tmp_path_factory.mktemp("runs")))
         patch.delenv("ROOT_PATH", raising=False)

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SMALL
-from dying import killed_after
+from dying import train, train_and_die
 
 from postergenre.config import make_params
 from postergenre.errors import ConfigError
 from postergenre.train import setup
-from postergenre.train.callbacks import Freeze, Run
+from postergenre.train.callbacks import Freeze
 from postergenre.train.checkpoints import load_plain
 from postergenre.train.finder import find_lr
 from postergenre.train.loop import fit
@@ -47,37 +47,23 @@ CHANGED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def own_runs(runs, monkeypatch):
-    "The shared runs folder, and demo posters."
-    monkeypatch.setenv("RUNS_PATH", str(runs))
-    monkeypatch.delenv("ROOT_PATH", raising=False)
+pytestmark = pytest.mark.usefixtures("own_runs")
 
 
-def train(name: str, **changed) -> Run:
-    "Train or resume a run; its state to resume from is kept."
-    run = prepare(make_params({**PLAIN, "experiment_name": name, **changed}))
-    fit(run)
-    release(run.lock)
-    return run
-
-
-def train_and_die(name: str, steps: int, **changed) -> None:
-    "Train or resume a run that is killed after this number of steps."
-    with killed_after(steps):
-        train(name, **changed)
+def recipe(name: str, **changed) -> dict:
+    return {**PLAIN, "experiment_name": name, **changed}
 
 
 @pytest.mark.parametrize("kind", CHANGED)
 def test_a_killed_run_ends_with_the_same_weights(kind):
     changed = CHANGED[kind]
-    peaceful = train(f"{kind}_peaceful", **changed)
+    peaceful = train(recipe(f"{kind}_peaceful", **changed))
     # in the third epoch, in which the input grows, stages are unfrozen, and SPLC starts to correct
-    child = SPAWNED.Process(target=train_and_die, args=(kind, 2 * STEPS + 1), kwargs=changed)
+    child = SPAWNED.Process(target=train_and_die, args=(recipe(kind, **changed), 2 * STEPS + 1))
     child.start()
     child.join()
     assert child.exitcode == -signal.SIGKILL
-    killed = train(kind, **changed)
+    killed = train(recipe(kind, **changed))
     one, other = (load_plain(run.folder / "state.pth") for run in (killed, peaceful))
     for part in ("model", "ema"):
         assert not [key for key in one[part] if not torch.equal(one[part][key], other[part][key])]
@@ -87,7 +73,7 @@ def test_a_killed_run_ends_with_the_same_weights(kind):
 
 def seen_by_the_network(name: str, **changed) -> list[tuple[int, bool, torch.Tensor]]:
     "Train a run; return epoch, whether it was a step of the training, and images, for each call of the network."
-    run = prepare(make_params({**PLAIN, "experiment_name": name, **changed}))
+    run = prepare(make_params(recipe(name, **changed)))
     calls = []
     for model in (run.model, run.ema.module):
         model.register_forward_pre_hook(
@@ -116,7 +102,7 @@ def test_training_sees_the_planned_sizes_and_validation_only_posters_as_they_are
 def test_each_epoch_trains_with_its_loss_and_validates_with_the_same_one():
     late = {"genre_limit": 3, "tau": 0.1, "correct_from": 3}
     runs = {
-        name: train(f"loss_{name}", loss="splc", loss_kwargs=kwargs)
+        name: train(recipe(f"loss_{name}", loss="splc", loss_kwargs=kwargs))
         for name, kwargs in {"late": late, "never": {**late, "correct_from": 9}}.items()
     }
     corrected, plain = (pd.DataFrame(run.history)[["train_loss", "valid_loss"]] for run in runs.values())
@@ -158,22 +144,22 @@ REFUSED = {
 def test_what_does_not_fit_is_refused_before_training(case, runs):
     values, words = REFUSED[case]
     with pytest.raises(ConfigError) as caught:
-        prepare(make_params({**PLAIN, "experiment_name": "unfit", **values}))
+        prepare(make_params(recipe("unfit", **values)))
     assert all(word in str(caught.value) for word in words), caught.value
     assert not (runs / "unfit").exists()
 
 
 def test_a_typo_in_a_begun_run_is_not_reported_as_a_conflict(runs):
-    train("begun", n_epochs=1)
+    train(recipe("begun", n_epochs=1))
     with pytest.raises(ConfigError, match="Did you mean `mixup`?"):
-        prepare(make_params({**PLAIN, "experiment_name": "begun", "mixing": {"mixupp": 1}}))
+        prepare(make_params(recipe("begun", mixing={"mixupp": 1})))
 
 
 def test_pictures_or_a_network_of_any_size_are_the_way_out(runs):
     head = {**HEAD, "mixing": BOTH, "progressive_size": SIZES, "feature_views": 0}
-    assert train("on_pictures", **head).feature_cache is None
+    assert train(recipe("on_pictures", **head)).feature_cache is None
     dynamic = {"model_name": "test_vit", "model_kwargs": {"dynamic_img_size": True}, "progressive_size": SIZES}
-    assert train("dynamic", **dynamic).epoch == 4
+    assert train(recipe("dynamic", **dynamic)).epoch == 4
 
 
 def test_the_precision_is_one_that_suits_the_smallest_input():

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SMALL
-from dying import killed_after
+from dying import train, train_and_die
 
 from postergenre.config import make_params
 from postergenre.errors import ConfigError
@@ -45,18 +45,8 @@ STEM, FIRST, THIRD, LAST = "backbone.conv_stem", "backbone.blocks.0.", "backbone
 pytestmark = pytest.mark.usefixtures("own_runs")
 
 
-def train(name: str, **changed) -> Run:
-    "Train or resume a run; its state to resume from is kept."
-    run = prepare(make_params({**STAGED, "experiment_name": name, **changed}))
-    fit(run)
-    release(run.lock)
-    return run
-
-
-def train_and_die(name: str, steps: int) -> None:
-    "Train or resume a run that is killed after this number of steps."
-    with killed_after(steps):
-        train(name)
+def staged(name: str, **changed) -> dict:
+    return {**STAGED, "experiment_name": name, **changed}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +54,7 @@ def peaceful(runs) -> Run:
     with pytest.MonkeyPatch.context() as patching:
         patching.setenv("RUNS_PATH", str(runs))
         patching.delenv("ROOT_PATH", raising=False)
-        return train("staged")
+        return train(staged("staged"))
 
 
 def epoch_states(run: Run) -> list[dict[str, torch.Tensor]]:
@@ -90,7 +80,7 @@ def test_the_average_keeps_what_a_checkpoint_knows_and_forgets_a_random_start(pe
     moved_by = {}
     for name, checkpoint in (("from_run", "staged/model.best.pth"), ("from_random", None)):
         changed = {"n_epochs": 1, "num_iteration_on_epoch": 1, "ema_decay": 0.98, "callbacks": []}
-        run = prepare(make_params({**STAGED, "experiment_name": name, "checkpoint_name": checkpoint, **changed}))
+        run = prepare(make_params(staged(name, checkpoint_name=checkpoint, **changed)))
         start = torch.cat([value.detach().flatten().clone() for value in run.model.parameters()])
         fit(run)
         release(run.lock)
@@ -101,10 +91,10 @@ def test_the_average_keeps_what_a_checkpoint_knows_and_forgets_a_random_start(pe
 
 
 def test_the_average_forgets_the_random_row_of_a_new_genre():
-    train("fewer", n_epochs=1, callbacks=[], drop_genres=["Drama"])
+    train(staged("fewer", n_epochs=1, callbacks=[], drop_genres=["Drama"]))
     for name, checkpoint, complete in (("more", "fewer", False), ("same", "more", True)):
         changed = {"n_epochs": 1, "callbacks": [], "checkpoint_name": f"{checkpoint}/model.best.pth"}
-        run = train(name, allow_other_split=True, **changed)
+        run = train(staged(name, allow_other_split=True, **changed))
         assert run.start["complete"] is complete and run.ema.use_warmup is not complete
 
 
@@ -116,7 +106,7 @@ def test_the_optimizer_counts_the_steps_of_what_learns_later(peaceful):
     assert {steps[name] for name in steps if name.startswith(THIRD)} == {3 * STEPS}
     assert {steps[name] for name in steps if name.startswith((FIRST, STEM))} == {STEPS}
     assert len(steps) == len(names)
-    still = train("still", callbacks=[{"freeze": {"stages": 3}}], n_epochs=1)
+    still = train(staged("still", callbacks=[{"freeze": {"stages": 3}}], n_epochs=1))
     held = {id(value) for group in still.optimizer.param_groups for value in group["params"]}
     assert held == {id(value) for value in still.model.parameters() if value.requires_grad}
 
@@ -133,11 +123,11 @@ def test_the_groups_keep_their_ratio_to_the_schedule(peaceful):
 def test_a_run_killed_around_an_unfreezing_ends_with_the_same_weights(peaceful, lives):
     name = f"killed_{'_'.join(map(str, lives))}"
     for steps in lives:
-        child = SPAWNED.Process(target=train_and_die, args=(name, steps))
+        child = SPAWNED.Process(target=train_and_die, args=(staged(name), steps))
         child.start()
         child.join()
         assert child.exitcode == -signal.SIGKILL
-    killed = train(name)
+    killed = train(staged(name))
     assert killed.epoch == 5 and killed.model.frozen == {}
     pairs = (killed.folder / "state.pth", peaceful.folder / "state.pth")
     one, other = (load_plain(path) for path in pairs)
@@ -157,13 +147,13 @@ def test_features_are_stored_only_if_the_backbone_never_learns(runs):
     plans = {"forever": {"stages": 5}, "at_first": {"stages": 5, "unfreeze_at": {2: 4}}}
     stored = {}
     for name, plan in plans.items():
-        run = train(name, callbacks=[{"freeze": plan}], n_epochs=2, layer_decay=None)
+        run = train(staged(name, callbacks=[{"freeze": plan}], n_epochs=2, layer_decay=None))
         stored[name] = run.feature_cache is not None
     assert stored == {"forever": True, "at_first": False}
 
 
 def test_an_average_over_an_unfreezing_estimates_what_learnt_in_any_epoch(runs):
-    values = {**STAGED, "experiment_name": "averaged", "n_epochs": 3, "keep": "averaging", "ema_decay": None}
+    values = staged("averaged", n_epochs=3, keep="averaging", ema_decay=None)
     train_run(make_params(values))
     found = average_run(make_params({**values, "swa_bn_batches": 2}))
     meta = load_plain(runs / "averaged" / "model.swa.pth")["meta"]
@@ -184,14 +174,14 @@ def test_an_average_over_an_unfreezing_estimates_what_learnt_in_any_epoch(runs):
 )
 def test_stages_that_do_not_exist_are_refused_before_training(values, words, runs):
     with pytest.raises(ConfigError) as caught:
-        prepare(make_params({**STAGED, "experiment_name": "bad", **values}))
+        prepare(make_params(staged("bad", **values)))
     assert all(word in str(caught.value) for word in words), caught.value
     assert not (runs / "bad").exists()
 
 
 def test_a_run_with_frozen_stages_is_trained_through_the_runtime_and_another_one_as_a_whole(peaceful):
-    frozen = train("apart", callbacks=[{"freeze": {"stages": 3}}], n_epochs=2)
+    frozen = train(staged("apart", callbacks=[{"freeze": {"stages": 3}}], n_epochs=2))
     assert any(isinstance(start, CompiledNetwork) for start in frozen.network.starts.values())
     assert peaceful.network.parts == [] and not peaceful.network.starts  # nothing is frozen in its last epoch
-    stored = train("head_alone", callbacks=["freeze"], n_epochs=1, layer_decay=None)
+    stored = train(staged("head_alone", callbacks=["freeze"], n_epochs=1, layer_decay=None))
     assert stored.network is stored.model.head

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import QUICK, ROOT
 
 from postergenre.config import make_params
 from postergenre.errors import ConfigError
@@ -18,19 +18,7 @@ from postergenre.params import EvaluateParams, PredictParams
 
 pytest.importorskip("rapidocr", reason="rapidocr is not installed (the optional extra text)")
 
-VALUES = {
-    "experiment_name": "told",
-    "n_demo_posters": 120,
-    "split_fractions": [0.5, 0.3, 0.2],
-    "min_positives": 3,
-    "model_name": "test_resnet",
-    "pretrained": False,
-    "img_size": [48, 32],
-    "batch_size": 16,
-    "num_workers": 0,
-    "n_epochs": 1,
-    "num_iteration_on_epoch": 3,
-}
+VALUES = {**QUICK, "experiment_name": "told", "n_demo_posters": 120, "split_fractions": [0.5, 0.3, 0.2]}
 HOSTILE = "<img onerror=x>"
 
 
