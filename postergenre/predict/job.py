@@ -199,6 +199,8 @@ class FolderPredictions:
 
     def __str__(self) -> str:
         part = "" if self.part == (1, 1) else "Part {} of {}: ".format(*self.part)
+        if not self.n_images:
+            return f"{part}no picture, because there are more parts than pictures. Written to {self.output.name}."
         return (
             f"{part}{self.n_images:,} pictures: {self.n_unreadable:,} unreadable, {self.n_without:,} without a genre "
             f"above its threshold. Written to {self.output.name}."

@@ -20,8 +20,13 @@ from .comparison import render
 from ..train.runs import SUMMARY, read_json
 
 # %% ../../nbs/60_report.outcome.ipynb #fc2b9f61
-NEXT = {  # job: the commands that may follow, for a run called {name} in the folder {runs}
+NEXT = {  # job, or what it has done: the commands that may follow, for a run called {name} in the folder {run}
+    "audit": ["papermill nbs/lr_find.ipynb {runs}/lrf_head.ipynb -f params/lrf_head.yaml{data}"],
     "lr_find": ["jupyter lab nbs/pick_lr.ipynb  # run all cells, pick the range and write it into a params file"],
+    "tested": ["papermill nbs/train.ipynb {runs}/{stage}.ipynb -f params/{stage}.yaml{data}"],
+    "head": [
+        "papermill nbs/lr_find.ipynb {runs}/lrf_full.ipynb -f params/lrf_full.yaml -r checkpoint_name {name}{data}"
+    ],
     "averaging": ["papermill nbs/swa.ipynb {run}_swa.ipynb -r experiment_name {name}{options}"],
     "train": [
         "papermill nbs/evaluate.ipynb {run}_evaluate.ipynb -r experiment_name {name}{options}",
@@ -33,6 +38,10 @@ NEXT = {  # job: the commands that may follow, for a run called {name} in the fo
     ],
     "ensemble": [
         "papermill nbs/evaluate.ipynb {run}_evaluate.ipynb -r experiment_name {name} -p weights ensemble{options}"
+    ],
+    "valid": [
+        "papermill nbs/evaluate.ipynb {run}_evaluate.ipynb -r experiment_name {name} -p split test -p overwrite true"
+        "{chosen}  # once, when nothing is left to choose"
     ],
     "evaluate": ["papermill nbs/to_torchscript.ipynb {run}_ts.ipynb -r experiment_name {name}{options}"],
     "to_torchscript": [
@@ -62,22 +71,70 @@ def _main_result(
     return f"{name} macro AP {value:.3f} ({sure}no-skill baseline {baseline:.3f})"
 
 # %% ../../nbs/60_report.outcome.ipynb #4c1d7e08
+def _given(
+    params: Schema | None,  # of a job
+    *names: str,
+) -> str:
+    "Return those of the named parameters that differ from their default, as options of a command."
+    fields = {} if params is None else type(params).model_fields
+    known = {name: getattr(params, name) for name in names if name in fields}
+    changed = {name: value for name, value in known.items() if value != fields[name].default}
+    kinds = {name: "-r" if isinstance(value, str) else "-p" for name, value in changed.items()}  # -r: remains text
+    return "".join(f" {kinds[name]} {name} {shlex.quote(str(value))}" for name, value in changed.items())
+
+
 def _options(
     params: Schema | None,  # of a job
 ) -> str:
     "Return the options with which the next command is about the same model: with words, and of the same weights."
     text, weights = getattr(params, "text", False), getattr(params, "weights", "auto")
-    options = " -p text true" if text else ""
-    return options + (f" -p export_weights {weights}" if weights in ("best", "last", "swa", "ensemble") else "")
+    chosen = f" -p export_weights {weights}" if weights in ("best", "last", "swa", "ensemble") else ""
+    return " -p text true" * text + chosen
+
+# %% ../../nbs/60_report.outcome.ipynb #60a1e002
+_DATA = ("root_path", "id_column", "genre_column", "genre_separator")
+
+
+def _stage(
+    folder: Path,  # of a range test
+) -> str:
+    "Return the name of the stage that a range test is for; an empty string if its name does not tell."
+    return folder.name.removeprefix("lrf_") if folder.name.startswith("lrf_") else ""
+
+
+def _trains_head_alone(
+    params: Schema | None,  # of a training
+) -> bool:
+    "Return True if the entire backbone is frozen."
+    items = getattr(params, "callbacks", [])
+    frozen = [item.get("freeze") or {} for item in items if isinstance(item, dict) and "freeze" in item]
+    frozen += [{} for item in items if item == "freeze"]
+    return any("stages" not in one and "backbone" in (one.get("parts") or ["backbone"]) for one in frozen)
+
+
+def _followed_by(
+    job: str,  # a key of `NEXT`
+    folder: Path,  # of the run
+    params: Schema | None,  # of the job
+) -> list[str]:
+    "Return the keys of `NEXT` whose commands may follow a job, in the order of the stages."
+    if job == "lr_find":
+        return [job, "tested"] if (project_root() / "params" / f"{_stage(folder)}.yaml").is_file() else [job]
+    if job == "train":
+        averaged = getattr(params, "keep", "best") != "best"
+        return ["head"] * _trains_head_alone(params) + ["averaging"] * averaged + [job]
+    if job == "evaluate" and getattr(params, "split", "test") == "valid":
+        return ["valid", job]
+    return [job]
 
 # %% ../../nbs/60_report.outcome.ipynb #9322872f
 def describe_outcome(
     job: str,  # a key of `NEXT`
-    folder: Path,  # of the run
+    folder: Path,  # of the run; of an audit, the folder of the runs
     params: Schema | None = None,  # of the job; what they ask for, the next commands ask for too
 ) -> str:
     "Return the main result of a job, its output folder and the next commands, one per line."
-    lines = [f"Output files: {_near(folder)}/"]
+    lines = [] if job == "audit" else [f"Output files: {_near(folder)}/"]
     if job == "train":
         valid = read_json(folder / SUMMARY, "valid")["valid"]
         interval = valid.get("macro_ap_spread") or {}
@@ -89,8 +146,16 @@ def describe_outcome(
             lines.insert(0, _main_result(facts["split"], found["value"], found, found["floor"]))
         else:
             lines.insert(0, "No macro AP: no genre has enough positives in this split; see `min_positives`.")
-    followed = ["averaging", job] if job == "train" and getattr(params, "keep", "best") != "best" else [job]
-    values = {"name": shlex.quote(folder.name), "run": shlex.quote(_near(folder)), "options": _options(params)}
+    values = {
+        "name": shlex.quote(folder.name),
+        "run": shlex.quote(_near(folder)),
+        "runs": shlex.quote(_near(folder if job == "audit" else folder.parent)),
+        "stage": shlex.quote(_stage(folder)),
+        "options": _options(params),
+        "chosen": _given(params, "weights", "threshold_rule", "wanted_precision", "text"),
+        "data": _given(params, *_DATA, *(["checkpoint_name"] if job == "lr_find" else [])),
+    }
+    followed = _followed_by(job, folder, params)
     return "\n".join([*lines, *(f"Next: {command.format(**values)}" for name in followed for command in NEXT[name])])
 
 # %% ../../nbs/60_report.outcome.ipynb #d95fae63

@@ -24,6 +24,7 @@ from ..data.experiment import dataset_of, evaluation_loader, load_run_data
 from ..data.sampler import IterationSampler
 from ..data.split import Data
 from ..errors import ConfigError
+from ..machine import with_progress
 from postergenre.metrics.intervals import (
     describe_effect,
     digits_apart,
@@ -191,7 +192,7 @@ def _training_batches(
     loader = make_loader(
         dataset_of(params, data, "train", augmented=True), batch_sampler=sampler, num_workers=params.num_workers
     )
-    return (images.to(device) for images, _, _ in loader)
+    return (images.to(device) for images, _, _ in with_progress(loader, len(sampler), "batches for batch norm"))
 
 # %% ../../nbs/47_train.averaging.ipynb #b7d1d6ef
 def _kept_average(
@@ -428,11 +429,10 @@ def _combine(
     seen = members_seen(members, data, allowed)
     checkpoints = [*members, ensemble]
     found = _evaluate_all(trained, data, checkpoints)
+    last = found[-1]
     judged = _judge_ensemble(checkpoints, found, data.genres, trained.min_positives)
     meta |= {
-        "thresholds": tune_thresholds(found[-1].targets, found[-1].scores, trained.min_positives)
-        .astype(float)
-        .tolist(),
+        "thresholds": tune_thresholds(last.targets, last.scores, trained.min_positives).astype(float).tolist(),
         "metrics": {"macro_ap": judged["value"]},
         "start": (meta.get("start") or {}) | {"seen": seen},
     }

@@ -260,6 +260,8 @@ def find_lr(
     try:
         check_shared(folder.parent, accelerator)
         if new or not is_finished(folder):
+            if accelerator.is_main_process:
+                print(f"Range test of {params.lrf_iterations} batches, {params.lrf_min_lr:g} to {params.lrf_max_lr:g}.")
             run = create_run(params, folder, accelerator)
             table = _range_test(
                 run, params.lrf_min_lr, params.lrf_max_lr, params.lrf_iterations, params.lrf_stop_factor

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RETRAIN', 'SUMMARY', 'RUN_FILE', 'NOTE', 'read_json', 'read_table', 'read_run_params', 'read_run', 'mark_run',
-           'is_finished', 'data_of', 'replace_files', 'lock_file', 'lock_run', 'locked_run', 'release', 'is_locked',
+           'is_finished', 'data_of', 'replace_files', 'lock_file', 'is_locked', 'lock_run', 'locked_run', 'release',
            'require_finished', 'locate_checkpoint', 'check_start', 'finished_runs', 'check_finished', 'set_aside',
            'remove_replaced', 'read_note', 'write_note', 'delete_run', 'check_new_name', 'rename_run']
 
@@ -191,6 +191,19 @@ def lock_file(
     "Return the file whose lock means that a process writes the run."
     return folder.parent / ".locks" / f"{folder.name}.lock"
 
+# %% ../../nbs/22_train.runs.ipynb #7f3a1c11
+def is_locked(
+    folder: Path,  # runs/<experiment_name>
+) -> bool:
+    "Return True if another process writes the run."
+    if not lock_file(folder).is_file():
+        return False
+    try:
+        with FileLock(lock_file(folder), timeout=0):
+            return False
+    except Timeout:
+        return True
+
 # %% ../../nbs/22_train.runs.ipynb #d151192e
 def lock_run(
     folder: Path,  # runs/<experiment_name>
@@ -200,6 +213,8 @@ def lock_run(
     with as_write_errors(folder):
         lock_file(folder).parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(lock_file(folder), is_singleton=True)  # a process may lock a run twice
+        if patience and not lock.is_locked and is_locked(folder):
+            print(f"Another process is writing runs/{folder.name}: waiting for it, {patience:g} s at most.", flush=True)
         try:
             lock.acquire(timeout=patience)
         except Timeout:
@@ -230,19 +245,6 @@ def release(
     if lock:
         lock.release(force=True)
 
-# %% ../../nbs/22_train.runs.ipynb #7f3a1c11
-def is_locked(
-    folder: Path,  # runs/<experiment_name>
-) -> bool:
-    "Return True if another process writes the run."
-    if not lock_file(folder).is_file():
-        return False
-    try:
-        with FileLock(lock_file(folder), timeout=0):
-            return False
-    except Timeout:
-        return True
-
 # %% ../../nbs/22_train.runs.ipynb #1c116305
 def require_finished(
     experiment_name: str,  # name of a folder in runs/
@@ -259,10 +261,8 @@ def require_finished(
     if job:
         raise ConfigError(f"{named} is not finished. Resume it with the command that began it.")
     file = experiment_name if (project_root() / "params" / f"{experiment_name}.yaml").is_file() else "YOUR_FILE"
-    raise ConfigError(
-        f"{named} does not exist.{nearest(experiment_name, finished_runs())} Train it first: "
-        f"papermill nbs/train.ipynb runs/{experiment_name}.ipynb -f params/{file}.yaml"
-    )
+    first = f" Train it first: papermill nbs/train.ipynb runs/{experiment_name}.ipynb -f params/{file}.yaml"
+    raise ConfigError(f"{named} does not exist.{nearest(experiment_name, finished_runs()) or first}")
 
 # %% ../../nbs/22_train.runs.ipynb #80f79152
 def locate_checkpoint(
