@@ -152,7 +152,8 @@ def test_what_cannot_be_done_is_reported_in_one_line(folder, tmp_path):
     for arguments, words in (
         (["torch", "head"], "Usage"),
         (["keras", "head", folder], "'keras' is not a competitor; allowed: fastai, torch, timm, lightning."),
-        (["torch", "heads", folder], "'heads' is not a job; allowed: head, finetune, predict."),
+        (["torch", "heads", folder], "'heads' is not a job; allowed: head, finetune, tune, predict."),
+        (["torch", "tune", folder], "tune is fastai's own recipe, which torch does not have."),
         (["torch", "head", tmp_path], "work.json does not exist"),
         (["timm", "head", broken], "amp 'half'"),
         *([([other, "head", folder], f"{other} needs {other}, which this Python lacks")] if other else []),
@@ -271,3 +272,14 @@ def test_fine_tuning_changes_weights_and_batch_norm(work):
     model, scores = torch_loop.fit(work, plan_for("finetune", work), Clock())
     assert scores is None
     assert {"conv_stem.weight", "bn1.running_mean"} <= set(network.changed_weights(work, model))
+
+
+def test_fastai_fine_tunes_by_its_own_recipe(folder, tmp_path):
+    if not (python := os.environ.get("PEERS_PYTHON")):
+        pytest.skip("PEERS_PYTHON names no Python that has fastai; see bench/peers.txt")
+    finished = call("fastai", "tune", folder, tmp_path / "result.json", python=python)
+    assert finished.returncode == 0, finished.stderr
+    result, scores = json.loads((tmp_path / "result.json").read_text()), np.load(tmp_path / "valid_scores.npy")
+    assert scores.shape == (5, VALID, SETTINGS["n_genres"]) and 0 < scores.min() < scores.max() < 1
+    assert len(result["epoch_seconds"]) == 5 and result["epoch_posters"] == [TRAIN // 8 * 8] * 5
+    assert result["backbone_changed"] > 20 and not np.allclose(scores[0], scores[4])

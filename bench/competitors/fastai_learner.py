@@ -97,6 +97,32 @@ def fit(work: Work, plan: Plan, clock: Clock) -> tuple[Any, np.ndarray | None]:
     return learner.model[0].model, scores
 
 
+class KeepScores(Callback):
+    "Keep the scores of the validation posters of every epoch."
+
+    def __init__(self):
+        self.epochs: list[np.ndarray] = []  # each (posters, genres)
+        self.batches: list[np.ndarray] = []
+
+    def after_pred(self):
+        if not self.training:
+            self.batches.append(self.pred.sigmoid().cpu().float().numpy())
+
+    def after_validate(self):
+        self.epochs.append(np.concatenate(self.batches))
+        self.batches = []
+
+
+def tune(work: Work, clock: Clock) -> tuple[Any, np.ndarray]:
+    "Return the network after `fine_tune`, and the (epochs, posters, genres) scores of the validation posters."
+    learner, kept = create_learner(work), KeepScores()
+    plan = Plan(epochs=5, max_lr=2e-3, frozen=False, validate=True)
+    with learner.no_bar(), learner.no_logging():
+        clock.begin()
+        learner.fine_tune(plan.epochs - 1, plan.max_lr, cbs=[ClockCallback(work, plan, clock), kept])
+    return learner.model[0].model, np.stack(kept.epochs)
+
+
 def predict(work: Work, clock: Clock) -> tuple[Any, np.ndarray]:
     "Return the network, and its scores of the folder."
     learner = create_learner(work)

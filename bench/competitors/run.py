@@ -19,7 +19,12 @@ COMPETITORS = {  # the script of each, and the packages that it needs
     "timm": ("timm_loader", ("torch", "torchvision", "timm")),
     "lightning": ("lightning_module", ("torch", "torchvision", "timm", "lightning")),
 }
-JOBS = {"head": ("train", "valid"), "finetune": ("train", "valid"), "predict": ("train", "valid", "folder")}
+JOBS = {  # the posters that each needs
+    "head": ("train", "valid"),
+    "finetune": ("train", "valid"),
+    "tune": ("train", "valid"),  # fastai's own recipe
+    "predict": ("train", "valid", "folder"),
+}
 
 
 def package_versions(
@@ -46,6 +51,8 @@ def run(
     for given, name, allowed in ((competitor, "competitor", COMPETITORS), (job, "job", JOBS)):
         if given not in allowed:
             raise WorkError(f"{given!r} is not a {name}; allowed: {', '.join(allowed)}.")
+    if job == "tune" and competitor != "fastai":
+        raise WorkError(f"tune is fastai's own recipe, which {competitor} does not have.")
     work = read_work(folder)
     check_posters(work, JOBS[job])
     versions = package_versions(competitor)
@@ -54,6 +61,8 @@ def run(
         backbone, scores = script.predict(work, clock)
         clock.posters[-1] = len(scores)
         clock.end_epoch(work.device)
+    elif job == "tune":
+        backbone, scores = script.tune(work, clock)
     else:
         backbone, scores = script.fit(work, plan_for(job, work), clock)
     found = {"contender": competitor, "job": job, **clock.results(job), "versions": versions}
