@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from browsing import free_port, wait_for_server
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -110,15 +111,29 @@ def as_printed(environment, runs, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def chain(as_printed, runs) -> Path:
-    "The README's commands that train, average and export, in that order, at small scale; returns the runs folder."
+def chain(as_printed, runs, tmp_path_factory) -> Path:
+    """The README's commands that train, average and export, in that order, at small scale; returns the runs folder.
+
+    The first process of pytest that needs them runs them; each has a copy, which it may change."""
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place  # the processes share the folder above
+    with FileLock(place / "chain.lock"):
+        if not (place / "chain").is_dir():
+            run_chain(as_printed, place / "unfinished_chain")
+            (place / "unfinished_chain").rename(place / "chain")
+    return shutil.copytree(place / "chain", runs, dirs_exist_ok=True)
+
+
+def run_chain(as_printed, folder: Path) -> None:
+    "Run these commands of the README with a runs folder of their own."
+    shutil.rmtree(folder, ignore_errors=True)  # of a process that failed
+    folder.mkdir()
     stages, _ = (ROOT / "README.md").read_text(encoding="utf-8").split("## More than one GPU")
     commands = [shlex.split(line) for line in stages.splitlines() if line.startswith("papermill ")]
     jobs = {"lr_find": {**SMALL, "lrf_iterations": 14}, "train": SMALL, "swa": SMALL, "to_torchscript": SMALL}
     for command in commands:
         if (job := Path(command[1]).stem) in jobs:
-            as_printed(command, **jobs[job])
-    return runs
+            as_printed(command, folder, **jobs[job])
 
 
 CHROMIUM = shutil.which("chromium")

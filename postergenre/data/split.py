@@ -218,8 +218,9 @@ def _make_data(
     stop_if_wrong(root, findings)
     names = np.array(genres)
     genres_of = ("|".join(names[row]) for row in table[genres].to_numpy(bool))
-    data_hash = _hash_lines("\t".join(row) for row in zip(table["Id"], table["digest"], genres_of, strict=True))
-    sides = [f"{split}\t{poster}" for split, poster in zip(table["split"], table["Id"], strict=True)]
+    ids, digests, splits = (table[column].to_numpy(object) for column in ("Id", "digest", "split"))
+    data_hash = _hash_lines("\t".join(row) for row in zip(ids, digests, genres_of, strict=True))
+    sides = [f"{split}\t{poster}" for split, poster in zip(splits, ids, strict=True)]
     split_hash = _hash_lines(sides + [f"genre\t{genre}" for genre in genres])
     frames = [table.loc[table["split"] == split, ["Id", "path", *genres]].reset_index(drop=True) for split in SPLITS]
     return Data(genres, *frames, findings_table(findings), data_hash, split_hash, checked.reading)
