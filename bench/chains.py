@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,10 +192,11 @@ def main() -> None:
         limit = given.times * found[0].seconds
         found.append(train_stages("earlier version", given.earlier.resolve(), work, place / "earlier", limit))
     write_json(place / "found.json", [vars(seen) for seen in found])
-    text = (
+    words = (
         f"Measured in one run on {processor()}: {len(work.paths('train')):,} posters to train on, "
-        f"{len(work.paths('valid')):,} to validate. {describe_ratios(found)}\n\n{markdown(chains_table(found))}"
+        f"{len(work.paths('valid')):,} to validate. {describe_ratios(found)}"
     )
+    text = f"{textwrap.fill(words, 120)}\n\n{markdown(chains_table(found))}"
     print(text)
     if given.write:
         replace_part(resolve_path(given.write), "chains", text)

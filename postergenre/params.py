@@ -366,7 +366,7 @@ class PredictParams(WorkerParams):
         None, "decoding threads, or loader processes with a GPU; none: chosen for the machine", "workers", ge=0
     )
     mixed_precision: Literal["auto", "no", "fp16", "bf16"] = parameter(
-        "auto", "auto: bf16 on a GPU that can, else float32; bf16: on a CPU too, faster with AMX"
+        "auto", "precision on a GPU; auto: bf16 if the GPU computes in it; a CPU predicts in float32"
     )
     n_shown: int = parameter(12, "number of posters shown in the table and the grid at the end", "posters", ge=0)
 

@@ -28,7 +28,7 @@ from postergenre.params import EvaluateParams
 from postergenre.report.documents import write_evaluation
 from postergenre.report.evaluation import score_run
 from postergenre.report.predictions import Thresholds, save_thresholds
-from postergenre.train import setup, trackers, training
+from postergenre.train import averaging, setup, trackers, training
 from postergenre.train.averaging import average_run, combine_run
 from postergenre.train.checkpoints import load_plain
 from postergenre.train.finder import find_lr
@@ -292,20 +292,21 @@ LATER_JOBS = {
 
 
 def main(folder: Path, jobs: list[str]) -> dict[str, int]:
-    "Kill jobs at each of their file operations; what takes long and writes nothing is made quick."
+    "Kill jobs at each of their file operations; what takes long and writes nothing is made quick, for good."
     os.environ["RUNS_PATH"] = str(folder)
-    data, counts = load_run_data(make_params(SMALL)), {}
-    data_as_known, quickly_described = {"load_run_data": lambda params: data}, {"describe_split": lambda *_: {}}
+    data, counts = load_run_data(make_params({**SMALL, "cache": True})), {}  # decoded once, for all jobs
     os.fsync = lambda file: None  # matters when the power fails
-    undrawn = patch.object(trackers, "_log_drawings", lambda run, writer: None)
-    with undrawn, patch.multiple(setup, **data_as_known), patch.multiple(training, **quickly_described):
-        for job in jobs:
-            place = folder / job
-            place.mkdir()
-            os.environ["RUNS_PATH"] = str(place)
-            if job in LATER_JOBS:
-                prepare_run(place, n_epochs=3, keep="all")
-            counts[job] = {**JOBS, **LATER_JOBS}[job](place)
+    for module in (setup, averaging, exporting):
+        patch.object(module, "load_run_data", lambda params: data).start()
+    patch.object(training, "describe_split", lambda *_: {}).start()
+    patch.object(trackers, "_log_drawings", lambda run, writer: None).start()
+    for job in jobs:
+        place = folder / job
+        place.mkdir()
+        os.environ["RUNS_PATH"] = str(place)
+        if job in LATER_JOBS:
+            prepare_run(place, n_epochs=3, keep="all")
+        counts[job] = {**JOBS, **LATER_JOBS}[job](place)
     return counts
 
 

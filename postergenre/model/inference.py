@@ -56,13 +56,11 @@ class CompiledNetwork:
     def __init__(
         self,
         model: "openvino.Model",  # input (-1, 3, height, width) uint8, of fixed size or not; output (-1, width)
-        rounded: bool = False,  # compute in bf16 if the processor can
     ):
         # OpenVINO initializes itself when an array is first read; two threads that do so at once can deadlock
         openvino.Tensor(np.zeros(1, np.uint8)).data.sum()
         threads = torch.get_num_threads()  # follows OMP_NUM_THREADS
-        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
-        settings["INFERENCE_PRECISION_HINT"] = "bf16" if rounded else "f32"
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": threads}
         self.shape = model.input(0).partial_shape
         self.compiled = runtime_core().compile_model(model, "CPU", settings)
         self.pool = ThreadPoolExecutor(threads)
@@ -135,9 +133,8 @@ def _print_once(line: str) -> None:
 def compile_network(
     network: nn.Module,  # on the CPU, in eval mode: uint8 images to outputs (n, width)
     img_size: Sequence[int],  # height and width of the images, pixels
-    rounded: bool = False,  # compute in bf16 if the processor can
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    "Compile a network; print a reason and return the network itself if the result would not be right."
+    "Compile a network; print a reason and return the network itself if the result would not be exact."
     if NO_RUNTIME:
         _print_once(f"{NO_RUNTIME}; torch runs networks instead, more slowly.")
         return network
@@ -146,13 +143,13 @@ def compile_network(
         with torch.inference_mode():
             wanted = network(noise)
         with torch.no_grad():
-            compiled = CompiledNetwork(_convert(network, noise), rounded)
+            compiled = CompiledNetwork(_convert(network, noise))
         given = compiled(noise)
     except Exception as error:  # conversion of an arbitrary network fails with many types of error
         _print_once(f"OpenVINO cannot run this network ({type(error).__name__}); torch runs it instead, more slowly.")
         return network
     difference = float((given - wanted).abs().max() / wanted.abs().max().clamp(min=1e-6))
-    if not difference < (0.1 if rounded else 1e-3):
+    if not difference < 1e-3:
         problem = f"OpenVINO's results for this network differ by {difference:.2g}"
         _print_once(f"{problem}; torch runs it instead, more slowly.")
         return network

@@ -62,7 +62,7 @@ class Scorer:
         classifier: PosterClassifier | torch.jit.ScriptModule | None,  # or its trace; None if hidden in the file
         img_size: tuple[int, int],  # of fitted images, pixels
         device: torch.device,
-        precision: str = "no",  # no, fp16 or bf16; without a GPU, bf16 is used for many images only, and fp16 never
+        precision: str = "no",  # no, fp16 or bf16 on a GPU; a CPU computes in float32
     ):
         self.module, self.classifier, self.img_size, self.device = module, classifier, img_size, device
         self.network = classifier  # fitted images to logits
@@ -70,14 +70,13 @@ class Scorer:
             with quiet_tracing():
                 self.network = torch.jit.freeze(classifier.eval())
         kind = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-        on_gpu = kind is not None and device.type != "cpu"
-        self.autocast = partial(torch.autocast, device.type, dtype=kind, enabled=on_gpu)
-        self.rounded = precision == "bf16"
+        rounded = kind is not None and device.type != "cpu"
+        self.autocast = partial(torch.autocast, device.type, dtype=kind, enabled=rounded)
 
     def compile(self) -> None:
         "Compile the network for many images, see `compile_network`; do nothing on a GPU or for an exported program."
         if self.classifier is not None and not isinstance(self.network, CompiledNetwork) and self.device.type == "cpu":
-            self.network = compile_network(self.classifier, self.img_size, self.rounded)
+            self.network = compile_network(self.classifier, self.img_size)
 
     @property
     def threads(self) -> int:
@@ -94,15 +93,6 @@ class Scorer:
             return self.module(images).float()
 
 # %% ../../nbs/52_predict.scorer.ipynb #164ec6cb
-def _precision(
-    wanted: str,  # auto, no, fp16 or bf16
-    img_size: tuple[int, int],  # pixels
-    device: torch.device,
-) -> str:
-    "Return the precision of a model: that of `best_precision`, but float32 on a CPU unless bf16 is asked for."
-    return "no" if device.type == "cpu" and wanted == "auto" else best_precision(wanted, img_size, device.type)
-
-
 def _checkpoint_predictor(
     path: Path,  # .pth
     device: torch.device,
@@ -112,7 +102,7 @@ def _checkpoint_predictor(
     checkpoint = load_checkpoint(path)
     meta, img_size = checkpoint["meta"], tuple(checkpoint["meta"]["img_size"])
     model = model_of(checkpoint).to(device)
-    precision = _precision(mixed_precision, img_size, device)
+    precision = best_precision(mixed_precision, img_size, device.type)
     module = ExportedClassifier(model, img_size, meta["squash"]).eval()
     scores = Scorer(module, model, img_size, device, precision)
     return Predictor(scores, meta["genres"], np.array(meta["thresholds"]), img_size, meta["squash"], device)
@@ -166,7 +156,7 @@ def load_predictor(
     module, about = _load_exported(path, device), notes["postergenre"]
     img_size, classifier, precision = tuple(about["img_size"]), None, "no"
     if path.suffix == ".ts":  # the others stay in float32
-        classifier, precision = module.network, _precision(mixed_precision, img_size, device)
+        classifier, precision = module.network, best_precision(mixed_precision, img_size, device.type)
     scores = Scorer(module, classifier, img_size, device, precision)
     thresholds = np.array([notes["thresholds"][genre] for genre in notes["genres"]])
     return Predictor(scores, notes["genres"], thresholds, img_size, about["squash"], device, words)

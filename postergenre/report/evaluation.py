@@ -192,7 +192,7 @@ def _mean_cam_steps(
 ) -> Iterator[Step]:
     "Yield the picture of the mean maps; they are drawn genre by genre, to hold few images in memory."
     means, names = {}, {}
-    chosen = [hits for hits in most_confident_hits(shown, 16) if hits]
+    chosen = [hits for hits in most_confident_hits(shown, 8) if hits]
     for number, hits in enumerate(chosen, start=1):
         rows, columns = zip(*hits, strict=True)
         yield Step(f"Grad-CAM of {run.genres[columns[0]]}, genre {number} of {len(chosen)}")
