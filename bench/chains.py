@@ -8,6 +8,7 @@ epoch counts from the start of the first process, and is judged by macro AP on v
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -34,7 +35,7 @@ STAGES = ("head", "full")  # runs of this project, and the names of their params
 
 @dataclass
 class Watched:
-    "What was seen of one contender."
+    "Measurements of one contender."
 
     name: str
     epochs: list[tuple[float, float]] = field(default_factory=list)  # seconds since the start, macro AP
@@ -44,8 +45,8 @@ class Watched:
 
     @property
     def best(self) -> float:
-        "Return the highest macro AP of an epoch."
-        return max(value for _, value in self.epochs)
+        "Return the highest macro AP of an epoch; NaN if no epoch has ended."
+        return max((value for _, value in self.epochs), default=math.nan)
 
     def passed(self, value: float) -> float | None:
         "Return the seconds until the end of the first epoch with at least this macro AP."
@@ -64,7 +65,7 @@ def gigabytes_of(process: psutil.Process) -> float:
 
 
 def watch(
-    seen: Watched,  # to which is added
+    seen: Watched,  # extended in place
     command: list[str],
     folder: Path,  # in which the command runs
     environment: dict[str, str],
@@ -146,7 +147,7 @@ def chains_table(
     for seen in found:
         row = {"contender": seen.name, "epochs": len(seen.epochs), "seconds": f"{seen.seconds:,.0f}"}
         row["seconds"] += " (stopped)" if seen.stopped else ""
-        row["best macro AP"] = f"{seen.best:.3f}"
+        row["best macro AP"] = f"{seen.best:.3f}" if seen.epochs else "none"
         for whose, value in (("best of fastai", fastai), (f"best of {found[0].name}", own)):
             seconds = seen.passed(value)
             row[f"seconds to {whose}"] = "not reached" if seconds is None else f"{seconds:,.0f}"
@@ -158,16 +159,19 @@ def chains_table(
 def describe_ratios(
     found: list[Watched],  # this project first, then fastai
 ) -> str:
-    "Return a sentence on how much sooner this project passes the best of each other contender."
+    "Return a sentence on when this project reaches the best macro AP of each other contender."
     words = []
     for other in found[1:]:
         ours, theirs = found[0].passed(other.best), other.passed(other.best)
-        if ours is None:
+        if theirs is None:
+            words.append(f"no epoch of {other.name} ended")
+        elif ours is None:
             words.append(f"{found[0].name} does not reach the best macro AP of {other.name} ({other.best:.3f})")
         else:
             words.append(
                 f"{found[0].name} reaches the best macro AP of {other.name} ({other.best:.3f}) in {ours:,.0f} s, "
-                f"{other.name} in {theirs:,.0f} s: {theirs / ours:.1f} times as long"
+                f"{other.name} in {theirs:,.0f} s{', before it was stopped' * other.stopped}: {theirs / ours:.1f} times "
+                "as long"
             )
     return f"{'; '.join(words)}."
 
@@ -184,14 +188,24 @@ def main() -> None:
     if place.exists():
         sys.exit(f"{place} exists already. Remove or rename it to measure again.")
     changed = {"n_posters": None, "batch_size": 64}  # 64: the default of fastai
+    missing = [path for path in (PROJECT / given.peers, given.earlier) if path and not path.exists()]
+    if missing:
+        sys.exit(
+            f"{missing[0]} does not exist. `make .venv-peers/.installed` makes the environment of bench/peers.txt."
+        )
     params = read_params_file("params/bench.yaml", BenchParams).model_copy(update=changed)
     work = prepare_work(params, place / "work")
-    found = [train_stages("postergenre", PROJECT, work, place / "own")]
-    found.append(train_fastai(PROJECT / given.peers, work, place / "fastai", params.min_positives))
+    found = []
+
+    def keep(seen: Watched) -> None:
+        found.append(seen)
+        write_json(place / "found.json", [vars(seen) for seen in found])
+
+    keep(train_stages("postergenre", PROJECT, work, place / "own"))
+    keep(train_fastai(PROJECT / given.peers, work, place / "fastai", params.min_positives))
     if given.earlier:
         limit = given.times * found[0].seconds
-        found.append(train_stages("earlier version", given.earlier.resolve(), work, place / "earlier", limit))
-    write_json(place / "found.json", [vars(seen) for seen in found])
+        keep(train_stages("earlier version", given.earlier.resolve(), work, place / "earlier", limit))
     words = (
         f"Measured in one run on {processor()}: {len(work.paths('train')):,} posters to train on, "
         f"{len(work.paths('valid')):,} to validate. {describe_ratios(found)}"

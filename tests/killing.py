@@ -292,7 +292,7 @@ LATER_JOBS = {
 
 
 def main(folder: Path, jobs: list[str]) -> dict[str, int]:
-    "Kill jobs at each of their file operations; what takes long and writes nothing is made quick, for good."
+    "Kill jobs at each of their file operations; what writes nothing is made quick, until this process ends."
     os.environ["RUNS_PATH"] = str(folder)
     data, counts = load_run_data(make_params({**SMALL, "cache": True})), {}  # decoded once, for all jobs
     os.fsync = lambda file: None  # matters when the power fails

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -121,6 +122,20 @@ def test_the_exported_model_needs_torch_alone(chain, tmp_path):
     assert said["genres"] == stored["genres"]
     assert said["thresholds"] == dict(zip(stored["genres"], stored["thresholds"], strict=True))
     assert len(said["scores"]) == 3 and all(0 <= score <= 1 for row in said["scores"] for score in row)
+
+
+def test_the_command_printed_after_the_head_runs_as_printed(chain, as_printed, tmp_path):
+    "It names the data and the checkpoint; only what makes it short is added."
+    cells = json.loads((chain / "head.ipynb").read_text())["cells"]
+    said = "".join(text for cell in cells for output in cell.get("outputs", []) for text in output.get("text", ""))
+    (line,) = [line for line in said.splitlines() if line.startswith("Next: papermill nbs/lr_find.ipynb")]
+    command = shlex.split(line.removeprefix("Next: "))
+    command[2] = str(tmp_path / "printed.ipynb")  # the runs folder has been moved since
+    shutil.copytree(chain / "head", tmp_path / "head")
+    (tmp_path / "demo_posters_200").symlink_to(chain / "demo_posters_200")
+    short = ("img_size", "batch_size", "num_iteration_on_epoch", "num_workers")
+    as_printed(command, tmp_path, lrf_iterations=14, **{name: SMALL[name] for name in short})
+    assert (tmp_path / "lrf_full" / "lr_find.csv").is_file()
 
 
 def test_the_executed_notebooks_hold_one_progress_output(chain):

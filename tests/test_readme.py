@@ -17,8 +17,10 @@ from ruamel.yaml import YAML
 from test_project import SCHEMAS
 
 from postergenre.config import make_params, read_params_file
-from postergenre.params import Params
+from postergenre.params import AuditParams, EvaluateParams, Params
+from postergenre.paths import write_json
 from postergenre.report.comparison import markdown, results_table
+from postergenre.report.outcome import describe_outcome
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BENCH_README = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
@@ -30,19 +32,55 @@ COMMANDS, OTHER_COMMANDS = (
 )
 
 
+def check_command(command: list[str]) -> None:
+    "Check that notebook, params files and parameters exist."
+    notebook = ROOT / command[1]
+    assert notebook.is_file(), notebook
+    schema = SCHEMAS.get(notebook.stem, Params)
+    for flag, value in zip(command, command[1:], strict=False):
+        if flag == "-f":
+            read_params_file(ROOT / value, schema)
+        if flag in ("-p", "-r"):
+            assert value in schema.model_fields or notebook.stem in ("swa", "to_torchscript"), value
+        if flag == "-y":
+            assert set(YAML(typ="safe").load(value)) <= set(schema.model_fields), value
+
+
 def test_the_commands_name_notebooks_params_and_parameters_that_exist():
     assert len(COMMANDS) == 9 and len(OTHER_COMMANDS) >= 6
     for command in COMMANDS + OTHER_COMMANDS:
-        notebook = ROOT / command[1]
-        assert notebook.is_file(), notebook
-        schema = SCHEMAS.get(notebook.stem, Params)
-        for flag, value in zip(command, command[1:], strict=False):
-            if flag == "-f":
-                read_params_file(ROOT / value, schema)
-            if flag == "-p":
-                assert value in schema.model_fields, value
-            if flag == "-y":
-                assert set(YAML(typ="safe").load(value)) <= set(schema.model_fields), value
+        check_command(command)
+
+
+def test_the_commands_that_jobs_print_exist_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("RUNS_PATH", str(tmp_path))
+    valid = {"macro_ap": 0.4, "macro_ap_floor": 0.1}
+    facts = {"valid": valid, "test": valid, "split": "valid", "metrics": {}}
+    data = {"root_path": "/my posters", "split_fractions": [0.7, 0.2, 0.1], "genre_separator": None}
+    head = make_params({**data, "callbacks": ["freeze"], "keep": "averaging", "model_kwargs": {"drop_rate": 0.1}})
+    jobs = {
+        "audit": make_params(data, AuditParams),
+        "lr_find": make_params({**data, "checkpoint_name": "007"}),
+        "train": head,
+        "swa": head,
+        "ensemble": head,
+        "evaluate": make_params({"text": True, "weights": "swa", "threshold_rule": "precision"}, EvaluateParams),
+        "to_torchscript": head,
+    }
+    seen = set()
+    for job, params in jobs.items():
+        for name in ("lrf_head", "lrf_full", "my_run"):
+            folder = tmp_path / name
+            for file in ("summary.json", "evaluation.json"):
+                write_json(folder / file, facts)
+            lines = describe_outcome(job, folder, params).splitlines()
+            commands = [shlex.split(line.partition(": ")[2]) for line in lines if line.startswith("Next")]
+            assert commands, job
+            for command in commands:
+                seen.add(command[1])
+                if command[0] == "papermill":
+                    check_command(command)
+    assert {f"nbs/{name}.ipynb" for name in ("lr_find", "train", "swa", "evaluate", "predict")} <= seen
 
 
 def test_the_stages_come_in_their_order():

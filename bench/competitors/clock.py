@@ -37,7 +37,7 @@ class Clock:
 
     def results(
         self,
-        job: str,  # head, finetune or predict
+        job: str,  # head, finetune, tune or predict
     ) -> dict[str, Any]:
         "Return seconds and posters per second; only the last epoch of `finetune` counts for its speed."
         epoch_seconds = [end - start for start, end in pairwise([self.began, *self.ends])]

@@ -75,7 +75,7 @@ def _share_of_pictures(
     pictures: Collection[str],  # names of the pictures, without ending
 ) -> float:
     "Return the share of cells that name a picture, 0 to 1."
-    codes, cells = pd.factorize(column.str.strip().to_numpy(object))
+    codes, cells = pd.factorize(column.str.strip().to_numpy(object), use_na_sentinel=False)
     named = np.array([cell in pictures or _picture_name(cell) in pictures for cell in cells])
     return float(named[codes].mean()) if len(codes) else 0.0
 

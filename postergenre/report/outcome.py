@@ -6,6 +6,7 @@
 __all__ = ['NEXT', 'describe_outcome', 'result_box', 'parameters_box']
 
 # %% ../../nbs/60_report.outcome.ipynb #6f9e8b88
+import json
 import os
 import shlex
 from pathlib import Path
@@ -14,15 +15,15 @@ from typing import Any
 from IPython.display import HTML
 
 from ..metrics.intervals import digits_apart
-from ..params import Schema
+from ..params import PostersParams, Schema
 from ..paths import project_root
 from .comparison import render
 from ..train.runs import SUMMARY, read_json
 
 # %% ../../nbs/60_report.outcome.ipynb #fc2b9f61
-NEXT = {  # job, or what it has done: the commands that may follow, for a run called {name} in the folder {run}
+NEXT = {  # job, or what was done: the commands that may follow, for a run called {name} in the folder {run}
     "audit": ["papermill nbs/lr_find.ipynb {runs}/lrf_head.ipynb -f params/lrf_head.yaml{data}"],
-    "lr_find": ["jupyter lab nbs/pick_lr.ipynb  # run all cells, pick the range and write it into a params file"],
+    "lr_find": ["jupyter lab nbs/pick_lr.ipynb"],
     "tested": ["papermill nbs/train.ipynb {runs}/{stage}.ipynb -f params/{stage}.yaml{data}"],
     "head": [
         "papermill nbs/lr_find.ipynb {runs}/lrf_full.ipynb -f params/lrf_full.yaml -r checkpoint_name {name}{data}"
@@ -41,13 +42,19 @@ NEXT = {  # job, or what it has done: the commands that may follow, for a run ca
     ],
     "valid": [
         "papermill nbs/evaluate.ipynb {run}_evaluate.ipynb -r experiment_name {name} -p split test -p overwrite true"
-        "{chosen}  # once, when nothing is left to choose"
+        "{chosen}"
     ],
     "evaluate": ["papermill nbs/to_torchscript.ipynb {run}_ts.ipynb -r experiment_name {name}{options}"],
     "to_torchscript": [
         "papermill nbs/predict.ipynb {run}_predict.ipynb -p model {run}/model.ts -p images FOLDER "
         "-p output predictions.csv"
     ],
+}
+
+
+_HOW = {  # words before a command
+    "lr_find": " (run all cells, pick the range and write it into a params file)",
+    "valid": " (once, when nothing is left to choose)",
 }
 
 
@@ -75,12 +82,11 @@ def _given(
     params: Schema | None,  # of a job
     *names: str,
 ) -> str:
-    "Return those of the named parameters that differ from their default, as options of a command."
+    "Return those of the named parameters that differ from their default, as an option of a command."
     fields = {} if params is None else type(params).model_fields
     known = {name: getattr(params, name) for name in names if name in fields}
     changed = {name: value for name, value in known.items() if value != fields[name].default}
-    kinds = {name: "-r" if isinstance(value, str) else "-p" for name, value in changed.items()}  # -r: remains text
-    return "".join(f" {kinds[name]} {name} {shlex.quote(str(value))}" for name, value in changed.items())
+    return f" -y {shlex.quote(json.dumps(changed, ensure_ascii=False))}" if changed else ""
 
 
 def _options(
@@ -92,24 +98,22 @@ def _options(
     return " -p text true" * text + chosen
 
 # %% ../../nbs/60_report.outcome.ipynb #60a1e002
-_DATA = ("root_path", "id_column", "genre_column", "genre_separator")
-
-
-def _stage(
-    folder: Path,  # of a range test
-) -> str:
-    "Return the name of the stage that a range test is for; an empty string if its name does not tell."
-    return folder.name.removeprefix("lrf_") if folder.name.startswith("lrf_") else ""
+# what makes data and network those of the stage before
+_SAME = (*PostersParams.model_fields, "fold", "allow_other_split", "model_name", "model_kwargs")
+_STAGES = {"lrf_head": "head", "lrf_full": "full"}  # what the range tests of params/ are for
 
 
 def _trains_head_alone(
     params: Schema | None,  # of a training
 ) -> bool:
     "Return True if the entire backbone is frozen."
-    items = getattr(params, "callbacks", [])
-    frozen = [item.get("freeze") or {} for item in items if isinstance(item, dict) and "freeze" in item]
-    frozen += [{} for item in items if item == "freeze"]
-    return any("stages" not in one and "backbone" in (one.get("parts") or ["backbone"]) for one in frozen)
+    for item in getattr(params, "callbacks", []):
+        given = (item.get("freeze") or {}) if isinstance(item, dict) and "freeze" in item else {}
+        parts = given.get("parts") or "backbone"
+        named = [parts] if isinstance(parts, str) else parts
+        if (item == "freeze" or "freeze" in item) and given.get("stages") is None and "backbone" in named:
+            return True
+    return False
 
 
 def _followed_by(
@@ -119,12 +123,13 @@ def _followed_by(
 ) -> list[str]:
     "Return the keys of `NEXT` whose commands may follow a job, in the order of the stages."
     if job == "lr_find":
-        return [job, "tested"] if (project_root() / "params" / f"{_stage(folder)}.yaml").is_file() else [job]
+        return [job, "tested"] if folder.name in _STAGES else [job]
     if job == "train":
         averaged = getattr(params, "keep", "best") != "best"
         return ["head"] * _trains_head_alone(params) + ["averaging"] * averaged + [job]
     if job == "evaluate" and getattr(params, "split", "test") == "valid":
-        return ["valid", job]
+        tested = read_json(folder / SUMMARY).get("test")  # None: the run has no test posters
+        return ["valid", job] if tested else [job]
     return [job]
 
 # %% ../../nbs/60_report.outcome.ipynb #9322872f
@@ -150,13 +155,14 @@ def describe_outcome(
         "name": shlex.quote(folder.name),
         "run": shlex.quote(_near(folder)),
         "runs": shlex.quote(_near(folder if job == "audit" else folder.parent)),
-        "stage": shlex.quote(_stage(folder)),
+        "stage": _STAGES.get(folder.name),
         "options": _options(params),
         "chosen": _given(params, "weights", "threshold_rule", "wanted_precision", "text"),
-        "data": _given(params, *_DATA, *(["checkpoint_name"] if job == "lr_find" else [])),
+        "data": _given(params, *_SAME, *(["checkpoint_name"] if job == "lr_find" else [])),
     }
-    followed = _followed_by(job, folder, params)
-    return "\n".join([*lines, *(f"Next: {command.format(**values)}" for name in followed for command in NEXT[name])])
+    for name in _followed_by(job, folder, params):
+        lines += [f"Next{_HOW.get(name, '')}: {command.format(**values)}" for command in NEXT[name]]
+    return "\n".join(lines)
 
 # %% ../../nbs/60_report.outcome.ipynb #d95fae63
 def _result_row(
