@@ -170,8 +170,8 @@ def describe_ratios(
         else:
             words.append(
                 f"{found[0].name} reaches the best macro AP of {other.name} ({other.best:.3f}) in {ours:,.0f} s, "
-                f"{other.name} in {theirs:,.0f} s{', before it was stopped' * other.stopped}: {theirs / ours:.1f} times "
-                "as long"
+                f"{other.name} in {theirs:,.0f} s{', before it was stopped' * other.stopped}: "
+                f"{theirs / ours:.1f} times as long"
             )
     return f"{'; '.join(words)}."
 
