@@ -122,7 +122,7 @@ def test_a_finished_run_is_shown_and_evaluated_without_its_state(run, capsys):
 
 def test_missing_checkpoints_are_named_and_overwrite_helps(run):
     shutil.rmtree(run / "checkpoints")
-    with pytest.raises(ConfigError, match="runs/run no longer has the checkpoints to average.*overwrite: true"):
+    with pytest.raises(ConfigError, match="runs/run has no checkpoints to average.*overwrite: true"):
         job("swa", overwrite=True)
     job("train", overwrite=True)
     job("swa")

@@ -35,7 +35,7 @@ from ..errors import ConfigError, as_config_errors
 from ..export.job import export_run
 from ..machine import with_progress
 from ..params import Params, PredictParams
-from ..paths import resolve_path, runs_path, write_atomically, write_json
+from ..paths import resolve_path, runs_path, short_path, write_atomically, write_json
 from postergenre.predict.scorer import (
     Predictor,
     check_columns,
@@ -199,11 +199,12 @@ class FolderPredictions:
 
     def __str__(self) -> str:
         part = "" if self.part == (1, 1) else "Part {} of {}: ".format(*self.part)
+        written = short_path(self.output)
         if not self.n_images:
-            return f"{part}no picture, because there are more parts than pictures. Written to {self.output.name}."
+            return f"{part}no picture falls into it, as there are more parts than pictures. Written to {written}."
         return (
             f"{part}{self.n_images:,} pictures: {self.n_unreadable:,} unreadable, {self.n_without:,} without a genre "
-            f"above its threshold. Written to {self.output.name}."
+            f"above its threshold. Written to {written}."
         )
 
 # %% ../../nbs/53_predict.job.ipynb #b471e25c

@@ -7,7 +7,6 @@ __all__ = ['NEXT', 'describe_outcome', 'result_box', 'parameters_box']
 
 # %% ../../nbs/60_report.outcome.ipynb #6f9e8b88
 import json
-import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from IPython.display import HTML
 
 from ..metrics.intervals import digits_apart
 from ..params import PostersParams, Schema
-from ..paths import project_root
+from ..paths import short_path
 from .comparison import render
 from ..train.runs import SUMMARY, read_json
 
@@ -57,14 +56,6 @@ _HOW = {  # words before a command
     "valid": " (once, when nothing is left to choose)",
 }
 
-
-def _near(
-    path: Path,
-) -> str:
-    "Return a path as a user would type it: relative if it is in the project."
-    root = project_root()
-    return os.path.relpath(path, root) if path.is_relative_to(root) else str(path)
-
 # %% ../../nbs/60_report.outcome.ipynb #9f09bb76
 def _main_result(
     split: str,  # valid or test
@@ -73,9 +64,12 @@ def _main_result(
     baseline: float,  # macro AP without skill
 ) -> str:
     "Return macro AP on a split with its confidence interval and its no-skill baseline."
-    sure = f"95 % interval {interval['low']:.3f} to {interval['high']:.3f}; " if interval.get("low") is not None else ""
+    known = interval.get("low") is not None
+    sure = (
+        f"95 % interval {interval['low']:.3f} to {interval['high']:.3f}" if known else "too few posters for an interval"
+    )
     name = {"valid": "Validation", "test": "Test"}[split]
-    return f"{name} macro AP {value:.3f} ({sure}no-skill baseline {baseline:.3f})"
+    return f"{name} macro AP {value:.3f} ({sure}; no-skill baseline {baseline:.3f})"
 
 # %% ../../nbs/60_report.outcome.ipynb #4c1d7e08
 def _given(
@@ -139,7 +133,7 @@ def describe_outcome(
     params: Schema | None = None,  # of the job; what they ask for, the next commands ask for too
 ) -> str:
     "Return the main result of a job, its output folder and the next commands, one per line."
-    lines = [] if job == "audit" else [f"Output files: {_near(folder)}/"]
+    lines = [] if job == "audit" else [f"Output files: {short_path(folder)}/"]
     if job == "train":
         valid = read_json(folder / SUMMARY, "valid")["valid"]
         interval = valid.get("macro_ap_spread") or {}
@@ -153,8 +147,8 @@ def describe_outcome(
             lines.insert(0, "No macro AP: no genre has enough positives in this split; see `min_positives`.")
     values = {
         "name": shlex.quote(folder.name),
-        "run": shlex.quote(_near(folder)),
-        "runs": shlex.quote(_near(folder if job == "audit" else folder.parent)),
+        "run": shlex.quote(short_path(folder)),
+        "runs": shlex.quote(short_path(folder if job == "audit" else folder.parent)),
         "stage": _STAGES.get(folder.name),
         "options": _options(params),
         "chosen": _given(params, "weights", "threshold_rule", "wanted_precision", "text"),

@@ -243,8 +243,8 @@ def stored_checkpoints(
         raise ConfigError(f"runs/{folder.name}/{index.name} is damaged: it names no files. {RETRAIN}") from None
     if not (folder / "checkpoints").is_dir():
         raise ConfigError(
-            f"runs/{folder.name} no longer has the checkpoints to average: it was trained with `keep: best`, or tidied "
-            "up. Train it again with `keep: averaging` and `overwrite: true`, or under another name."
+            f"runs/{folder.name} has no checkpoints to average: it was trained with `keep: best`, or tidied up. "
+            "Train it again with `keep: averaging` and `overwrite: true`, or under another name."
         )
     if missing := [str(path.relative_to(folder)) for path in paths if not path.is_file()]:
         raise ConfigError(f"runs/{folder.name} lacks {', '.join(missing)}, which {index.name} names. {RETRAIN}")

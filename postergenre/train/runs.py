@@ -219,7 +219,7 @@ def lock_run(
             lock.acquire(timeout=patience)
         except Timeout:
             raise ConfigError(
-                f"Another process is writing runs/{folder.name}. Wait for it, or use another experiment_name."
+                f"Another process is still writing runs/{folder.name}. Try again later, or use another experiment_name."
             ) from None
         _settle(folder)
     return lock
