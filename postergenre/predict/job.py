@@ -201,7 +201,7 @@ class FolderPredictions:
         part = "" if self.part == (1, 1) else "Part {} of {}: ".format(*self.part)
         written = short_path(self.output)
         if not self.n_images:
-            return f"{part}no picture falls into it, as there are more parts than pictures. Written to {written}."
+            return f"{part}no picture falls into it: there are more parts than pictures. Written to {written}."
         return (
             f"{part}{self.n_images:,} pictures: {self.n_unreadable:,} unreadable, {self.n_without:,} without a genre "
             f"above its threshold. Written to {written}."

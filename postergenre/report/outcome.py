@@ -64,10 +64,9 @@ def _main_result(
     baseline: float,  # macro AP without skill
 ) -> str:
     "Return macro AP on a split with its confidence interval and its no-skill baseline."
-    known = interval.get("low") is not None
-    sure = (
-        f"95 % interval {interval['low']:.3f} to {interval['high']:.3f}" if known else "too few posters for an interval"
-    )
+    sure = "too few posters for an interval"
+    if interval.get("low") is not None:
+        sure = f"95 % interval {interval['low']:.3f} to {interval['high']:.3f}"
     name = {"valid": "Validation", "test": "Test"}[split]
     return f"{name} macro AP {value:.3f} ({sure}; no-skill baseline {baseline:.3f})"
 
