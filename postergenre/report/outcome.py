@@ -100,13 +100,10 @@ def _trains_head_alone(
     params: Schema | None,  # of a training
 ) -> bool:
     "Return True if the entire backbone is frozen."
-    for item in getattr(params, "callbacks", []):
-        given = (item.get("freeze") or {}) if isinstance(item, dict) and "freeze" in item else {}
-        parts = given.get("parts") or "backbone"
-        named = [parts] if isinstance(parts, str) else parts
-        if (item == "freeze" or "freeze" in item) and given.get("stages") is None and "backbone" in named:
-            return True
-    return False
+    items = [item if isinstance(item, dict) else {item: None} for item in getattr(params, "callbacks", [])]
+    frozen = [item["freeze"] or {} for item in items if "freeze" in item]
+    parts = [given.get("parts") or "backbone" for given in frozen if given.get("stages") is None]
+    return any("backbone" in ([part] if isinstance(part, str) else part) for part in parts)
 
 
 def _followed_by(
