@@ -12,7 +12,7 @@ from bench.chains import Watched, chains_table, describe_ratios, watch
 # its memory is that of a child, as papermill's is that of a kernel; both hold the same pages once
 PROGRAM = """
 import os, pathlib, subprocess, sys, time
-code = "import os, time; held = bytearray(os.urandom(1) * 200_000_000); os.fork(); time.sleep(600)  # macro_ap"
+code = "import os, time; held = bytearray(200_000_000); os.fork(); time.sleep(600)  # macro_ap"
 child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
 for epoch in range(1, 4):
     time.sleep(0.5)
