@@ -12,6 +12,7 @@ from bench.chains import Watched, chains_table, describe_ratios, watch
 # its memory is that of a child, as papermill's is that of a kernel; both hold the same pages once
 PROGRAM = """
 import os, pathlib, subprocess, sys, time
+import psutil
 code = "import os, time; held = bytearray(200_000_000); os.fork(); time.sleep(600)  # macro_ap"
 child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
 for epoch in range(1, 4):
@@ -20,7 +21,7 @@ for epoch in range(1, 4):
     pathlib.Path(sys.argv[1] + ".tmp").write_text("epoch,macro_ap\\n" + rows)
     os.replace(sys.argv[1] + ".tmp", sys.argv[1])
 time.sleep(float(sys.argv[2]))
-for process in __import__("psutil").Process(child.pid).children() + [child]:
+for process in psutil.Process(child.pid).children() + [child]:
     process.kill()
 sys.exit(int(sys.argv[3]))
 """

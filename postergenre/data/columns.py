@@ -74,10 +74,9 @@ def _share_of_pictures(
     column: pd.Series,  # cells of a column
     pictures: Collection[str],  # names of the pictures, without ending
 ) -> float:
-    "Return the share of cells that name a picture, 0 to 1."
-    codes, cells = pd.factorize(column.str.strip().to_numpy(object), use_na_sentinel=False)
-    named = np.array([cell in pictures or _picture_name(cell) in pictures for cell in cells])
-    return float(named[codes].mean()) if len(codes) else 0.0
+    "Return the share of different cells that name a picture, 0 to 1."
+    cells = set(column.str.strip().to_numpy(object))
+    return sum(cell in pictures or _picture_name(cell) in pictures for cell in cells) / max(1, len(cells))
 
 # %% ../../nbs/14_data.columns.ipynb #7d10ab20
 def _choose_id_column(
