@@ -166,13 +166,17 @@ def take_through(network: str, runs: Path) -> dict[str, str]:
     return said
 
 
+def write_what_is_said(network: str, runs: Path) -> None:
+    "Write what `take_through` returns into the runs folder."
+    (runs / "said.json").write_text(json.dumps(take_through(network, runs)))
+
+
 def in_own_process(network: str, runs: Path) -> dict[str, str]:
     "`take_through` in a process of its own, with its output shown."
     inherited = {name: value for name, value in os.environ.items() if name != "ROOT_PATH"}
     environment = {**inherited, "RUNS_PATH": str(runs), "NO_ALBUMENTATIONS_UPDATE": "1"}
     runs.mkdir(parents=True, exist_ok=True)
-    line = [sys.executable, __file__, "--write", str(runs / "said.json"), network]
-    done = subprocess.run(line, env=environment)
+    done = subprocess.run([sys.executable, __file__, "--write", str(runs), network], env=environment)
     if done.returncode:
         return {"range test": f"FAILED: the process ended with {done.returncode}"}
     return json.loads((runs / "said.json").read_text())
@@ -184,7 +188,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     given = parser.parse_args()
     if given.write:
-        given.write.write_text(json.dumps(take_through(given.names[0], given.write.parent)))
+        write_what_is_said(given.names[0], given.write)
         return
     rows = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forking
 import pytest
 from browsing import free_port, wait_for_server
 from filelock import FileLock
@@ -75,36 +76,52 @@ def command(runs):
 
 
 @pytest.fixture(scope="session")
-def papermill(command, environment):
-    "Runs a job as a user does, from the project's root; returns the finished process."
+def in_fork():
+    "Calls a function in a process that has imported torch and much of this project; returns the finished process."
+    if sys.platform != "linux":
+        pytest.skip("forks of a process with torch are tried on Linux only")
+    forking.prepare()
+    return forking.in_fork
 
-    def run(job: str, notebook: str, params_file: str | None = None, env: dict | None = None, **values):
-        return subprocess.run(
-            command(job, notebook, params_file, **values),
-            cwd=ROOT,
-            env={**environment, **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+
+@pytest.fixture(scope="session")
+def run_line(request):
+    """Runs a command line of papermill with an environment, in a folder; returns the finished process.
+
+    On Linux in a fork that has everything imported; tests of terminal, wheel and pipelines start the real command."""
+    if sys.platform == "linux":
+        request.getfixturevalue("in_fork")
+        return forking.run_papermill
+
+    def run(line: list[str], environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess:
+        return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def as_printed(environment, runs, tmp_path_factory):
-    "Runs a command of the README in a shell, with small values for what it leaves open; returns the finished process."
+def papermill(command, environment, run_line):
+    "Runs a job from the project's root; returns the finished process."
+
+    def run(job: str, notebook: str, params_file: str | None = None, env: dict | None = None, **values):
+        return run_line(command(job, notebook, params_file, **values), {**environment, **(env or {})}, ROOT)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def as_printed(environment, run_line, runs, tmp_path_factory):
+    "Runs a command of the README, with small values for what it leaves open; returns the finished process."
 
     def run(command: list[str], runs: Path = runs, **values) -> subprocess.CompletedProcess:
         project = tmp_path_factory.mktemp("project")
         for name, target in (("nbs", ROOT / "nbs"), ("params", ROOT / "params"), ("runs", runs)):
             (project / name).symlink_to(target)
-        line = shlex.join([*command, *(["-y", repr(values)] if values else [])])
-        env = {**environment, "RUNS_PATH": str(runs), "PATH": f"{BIN}:{os.environ['PATH']}"}
-        done = subprocess.run(line, shell=True, cwd=project, env=env, capture_output=True, text=True, timeout=600)
+        line = [*command, *(["-y", repr(values)] if values else [])]
+        done = run_line(line, {**environment, "RUNS_PATH": str(runs), "PATH": f"{BIN}:{os.environ['PATH']}"}, project)
         for path in project.glob("*.csv"):
             path.rename(runs / path.name)
-        assert done.returncode == 0, f"{line}:\n{done.stderr[-3000:]}"
+        assert done.returncode == 0, f"{shlex.join(line)}:\n{done.stderr[-3000:]}"
         return done
 
     return run

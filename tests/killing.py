@@ -291,7 +291,7 @@ LATER_JOBS = {
 }
 
 
-def main(folder: Path, jobs: list[str]) -> dict[str, int]:
+def kill_jobs(folder: Path, jobs: list[str]) -> None:
     "Kill jobs at each of their file operations; what writes nothing is made quick, until this process ends."
     os.environ["RUNS_PATH"] = str(folder)
     data, counts = load_run_data(make_params({**SMALL, "cache": True})), {}  # decoded once, for all jobs
@@ -307,8 +307,8 @@ def main(folder: Path, jobs: list[str]) -> dict[str, int]:
         if job in LATER_JOBS:
             prepare_run(place, n_epochs=3, keep="all")
         counts[job] = {**JOBS, **LATER_JOBS}[job](place)
-    return counts
+    print(json.dumps(counts))
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]).resolve(), sys.argv[2:])))
+    kill_jobs(Path(sys.argv[1]).resolve(), sys.argv[2:])

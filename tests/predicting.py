@@ -129,8 +129,8 @@ def table_in(output: Path) -> bytes:
     return b"".join(file.name.encode() + file.read_bytes() for file in files)
 
 
-def everywhere(folder: Path) -> dict[str, int]:
-    "Kill jobs at each file operation, run them again, and return how many operations there are."
+def everywhere(folder: Path) -> None:
+    "Kill jobs at each file operation, run them again, and print how many operations there are."
     draw(folder / "images", 6)
     moments = {}
     for name, overwrite in (("a.csv", False), ("a.parquet", False), ("b.csv", True), ("b.parquet", True)):
@@ -158,7 +158,7 @@ def everywhere(folder: Path) -> dict[str, int]:
         left = [path.name for path in folder.iterdir() if path.name.startswith(".") and name in path.name]
         assert table_in(output) == wanted and not left, (name, left)
         moments[name] = kills
-    return moments
+    print(json.dumps(moments))
 
 
 def peak() -> int:
@@ -190,7 +190,7 @@ def memory(folder: Path, counts: tuple[int, ...]) -> list[int]:
 if __name__ == "__main__":
     task, place = sys.argv[1], Path(sys.argv[2])
     if task == "everywhere":
-        print(json.dumps(everywhere(place)))
+        everywhere(place)
     elif task == "memory":
         print(json.dumps(memory(place, tuple(map(int, sys.argv[3:])))))
     elif task == "slowly":

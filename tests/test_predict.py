@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from predicting import GENRES, MODEL, draw, job, stand_in, table_in
+from predicting import GENRES, MODEL, draw, everywhere, job, stand_in, table_in
 
 from postergenre.errors import ConfigError
 from postergenre.paths import write_atomically
@@ -37,13 +37,6 @@ def folder(tmp_path) -> Path:
 
 def read(path: Path) -> pd.DataFrame:
     return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, keep_default_na=False)
-
-
-def in_process(*arguments: str) -> dict | list:
-    "Run `predicting.py`; returns what it prints."
-    done = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
 
 
 # Folders and lists
@@ -276,8 +269,10 @@ def test_a_killed_job_resumes_after_the_last_complete_shard(tmp_path, name):
     assert resumed == table_in(output)
 
 
-def test_a_kill_at_any_file_operation_leaves_what_was_there_or_the_table(tmp_path):
-    moments = in_process("everywhere", str(tmp_path / "everywhere"))
+def test_a_kill_at_any_file_operation_leaves_what_was_there_or_the_table(tmp_path, environment, in_fork):
+    done = in_fork(everywhere, tmp_path / "everywhere", environment=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    moments = json.loads(done.stdout)
     assert all(count > 10 for count in moments.values()) and len(moments) == 4
 
 
@@ -332,7 +327,8 @@ def test_a_disk_that_is_really_full(folder):
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path):
-    few, many = in_process("memory", str(tmp_path / "memory"), "500", "10000")
+    line = [sys.executable, SCRIPT, "memory", str(tmp_path / "memory"), "500", "10000"]
+    few, many = json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
     assert many < 1.2 * few and (many - few) / 9_500 < 2, (few, many)  # kB per image; decoded, each has 5
 
 

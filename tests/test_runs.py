@@ -4,13 +4,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ROOT
-from killing import SMALL
+from killing import SMALL, kill_jobs
 
 from postergenre.config import make_params
 from postergenre.errors import ConfigError
@@ -23,9 +21,8 @@ from postergenre.train.runs import read_run
 @pytest.mark.parametrize(
     "jobs", [["train"], ["overwrite", "lr_find"], ["swa", "ensemble", "export", "evaluate", "thresholds"]]
 )
-def test_a_kill_at_any_file_operation_leaves_the_old_state_or_the_new_one(tmp_path, environment, jobs):
-    line = [sys.executable, str(ROOT / "tests" / "killing.py"), str(tmp_path), *jobs]
-    done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600)
+def test_a_kill_at_any_file_operation_leaves_the_old_state_or_the_new_one(tmp_path, environment, in_fork, jobs):
+    done = in_fork(kill_jobs, tmp_path, jobs, environment=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     moments = json.loads(done.stdout.splitlines()[-1])
     assert list(moments) == jobs and all(count > 3 for count in moments.values())

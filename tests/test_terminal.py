@@ -11,7 +11,7 @@ import time
 import nbformat
 import papermill
 import pytest
-from conftest import ROOT
+from conftest import BIN, ROOT
 
 from postergenre.terminal import UNFINISHED, JobError
 
@@ -175,6 +175,20 @@ def test_quiet_prints_nothing(notebook):
     path = notebook("from postergenre import errors\nprint('the result')")
     assert run(path, "-p", "quiet", "true").stdout == ""
     assert run(path, "-p", "quiet", "false").stdout == "the result\n"
+
+
+def test_a_fork_is_what_the_command_line_makes_of_it(notebook, run_line, environment, tmp_path):
+    path = notebook(
+        "import os, sys\nfrom postergenre import errors",
+        "print(os.getcwd(), sorted(sys.path), sorted(os.environ), __name__, os.environ['GIVEN'])",
+        "raise errors.ConfigError('a mistake')",
+    )
+    line = [str(BIN / "papermill"), str(path), "out.ipynb", "--log-level", "WARNING"]
+    environment = {**environment, "GIVEN": "yes"}
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    forked = run_line(line, environment, tmp_path)
+    assert done.returncode == forked.returncode == 1 and done.stderr == forked.stderr == "ConfigError: a mistake\n"
+    assert done.stdout == forked.stdout and "__main__ yes" in done.stdout
 
 
 def test_papermill_starts_without_torch():
