@@ -53,16 +53,24 @@ def started(bench_runs, monkeypatch) -> list[str]:
     return jobs
 
 
+def text_in(params: BenchParams) -> str:
+    return (measure.runs_path() / params.experiment_name / "bench.md").read_text().strip()
+
+
 def written(params: BenchParams, table: pd.DataFrame) -> str:
     write_results(params, table, ratio_table(table), targets_table(table))
-    return (measure.runs_path() / params.experiment_name / "bench.md").read_text()
+    return text_in(params)
 
 
-def test_this_project_does_its_jobs_and_the_limits_are_measured(bench_runs, tmp_path):
+def test_this_project_does_its_jobs_and_the_limits_are_measured(bench_runs, papermill, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("<!-- benchmark -->\nearlier results\n<!-- end of benchmark -->\n")
     params = SMOKE.model_copy(update={"readme": str(readme)})
-    table = run_bench(params)
+    given = {"contenders": params.contenders, "readme": params.readme}
+    done = papermill("bench", "bench", env={"RUNS_PATH": str(bench_runs)}, **given)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert text_in(params) in readme.read_text() and "earlier results" not in readme.read_text()
+    table = run_bench(params)  # what the job measured
     jobs = set(zip(table["job"], table["contender"], strict=True))
     both = {(job, contender) for job in ("finetune", "predict") for contender in ("postergenre", "limit")}
     assert jobs == both | {("head", "postergenre"), ("decode", "limit")} and len(table) == 6
@@ -73,9 +81,7 @@ def test_this_project_does_its_jobs_and_the_limits_are_measured(bench_runs, tmp_
     stages = stages_table(table)
     assert list(stages.index) == ["head stage", "fine-tuning epoch"]
     assert (stages["start, imports"] > 0).all() and (stages["start, imports"] <= stages["to the first step"]).all()
-    text = written(params, table)
-    assert "Measured in one run" in text and "| head stage | postergenre |" in text
-    assert text.strip() in readme.read_text() and "earlier results" not in readme.read_text()
+    assert "Measured in one run" in text_in(params) and "| head stage | postergenre |" in text_in(params)
     work = read_work(bench_runs / params.experiment_name / "work")
     assert len(work.paths("train")) == SMOKE.n_posters and not set(work.paths("train")) & set(work.paths("valid"))
     if work.device == "cpu":  # where predictions are computed in float32
