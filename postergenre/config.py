@@ -26,7 +26,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 
 from .errors import ConfigError, nearest
-from .params import SHARED_JOBS, Params, PredictParams, RunJobParams, Schema
+from .params import SHARED_JOBS, AuditParams, Params, PredictParams, RunJobParams, Schema
 from .paths import resolve_path, runs_path, write_atomically
 from .values import kinds_of
 
@@ -117,7 +117,11 @@ def _as_option(
     return f" In a command line: -y '{{{name}: {value}}}'."
 
 # %% ../nbs/04_config.ipynb #4c1d7e11
-def _describe_error(schema: type[Schema], error: Any) -> str:
+def _describe_error(
+    schema: type[Schema],
+    error: Any,  # one of pydantic's
+    known: Iterable[str],  # names of parameters that may be meant
+) -> str:
     "Return one of pydantic's errors as a line of our message."
     if not error["loc"]:
         return f"- {error['msg'].removeprefix('Value error, ')}."
@@ -125,7 +129,6 @@ def _describe_error(schema: type[Schema], error: Any) -> str:
     if error["type"] == "extra_forbidden":
         if jobs := SHARED_JOBS.get(name):
             return f"- `{name}` (given: {error['input']!r}) is not a parameter of this job; only {jobs} have it."
-        known = list(schema.model_fields)
         advice = nearest(name, known) or f" Allowed: {', '.join(known)}."
         return f"- `{name}` (given: {error['input']!r}) is not a parameter.{advice}"
     field = schema.model_fields[name]
@@ -140,12 +143,17 @@ def _describe_error(schema: type[Schema], error: Any) -> str:
     return f"- `{name}`: given {words}; allowed: {allowed} ({field.description}).{hint}"
 
 # %% ../nbs/04_config.ipynb #5b118c98
-def _checked(schema: type[Schema], values: dict[str, Any]) -> tuple[Any, list[str]]:
+def _checked(
+    schema: type[Schema],
+    values: dict[str, Any],
+    job: type[Schema] | None = None,  # of the job, whose names may be meant too
+) -> tuple[Any, list[str]]:
     "Return the parameters, or None if they are wrong, and a line for each mistake."
+    names = {**(job or schema).model_fields, **schema.model_fields}
     try:
         return schema(**values), []
     except ValidationError as error:
-        return None, list(dict.fromkeys(_describe_error(schema, detail) for detail in error.errors()))
+        return None, list(dict.fromkeys(_describe_error(schema, detail, names) for detail in error.errors()))
 
 # %% ../nbs/04_config.ipynb #f50c8de0
 def make_params(
@@ -157,9 +165,9 @@ def make_params(
     values, others = dict(values), {}
     if isinstance(values.get("deprecated"), str):
         del values["deprecated"]  # notice in a params file that will be removed; `read_parameters` prints it
-    if issubclass(schema, RunJobParams):
+    if issubclass(schema, RunJobParams | AuditParams):
         others = {name: values.pop(name) for name in list(values) if name not in schema.model_fields}
-    training, mistakes = _checked(Params, others)
+    training, mistakes = _checked(Params, others, schema)
     others = {name: getattr(training, name) for name in others} if training else {}
     params, more = _checked(schema, values | others)
     if mistakes or more:

@@ -441,7 +441,9 @@ class TryParams(Schema):
 
 # %% ../nbs/03_params.ipynb #7d10ab40
 class AuditParams(PostersParams):
-    "Parameters of the job `audit`."
+    "Parameters of the job `audit`; of a training's params files, which may be given too, it takes those of posters."
+
+    model_config = ConfigDict(extra="ignore")
 
     pictures: Flag = parameter(True, "decode every picture; false: check only the tables and the names of the pictures")
     output: str | None = parameter(None, "JSON file for the hash of the data; none: not written", min_length=1)

@@ -43,14 +43,23 @@ def _report_others(
         print(f"Files that are not pictures, and are not scored: {len(names):,} ({some}{more}).")
 
 # %% ../../nbs/51_predict.sources.ipynb #903a0885
+def _nearest_to(
+    path: Path,  # that is not there
+) -> str:
+    "Return ' Did you mean ...?' with the closest name next to it, or an empty string if none is close."
+    return nearest(path.name, [other.name for other in path.parent.glob("*")])
+
+
 def _names_in(
     folder: Path,
 ) -> list[str]:
     """Return the names of the pictures in a folder and below it, sorted; print the other files.
 
     Raise `FileNotFoundError` if there is none."""
+    if folder.is_file():
+        raise FileNotFoundError(f"`images`: {folder} is a file. Give a folder.")
     if not folder.is_dir():
-        raise FileNotFoundError(f"`images`: {folder} is {'a file' if folder.exists() else 'not there'}. Give a folder.")
+        raise FileNotFoundError(f"`images`: {folder} is not there.{_nearest_to(folder)} Give a folder.")
     pictures, others, start = [], [], len(os.path.join(folder, ""))
     for path in list_files(folder):  # text, because a million Path objects take half a gigabyte
         name = path[start:].replace(os.sep, "/")
@@ -232,7 +241,10 @@ def _read_list(
                 names = (_csv_names if name.lower().endswith(".csv") else _parquet_names)(file, path_column, name)
             images = ImageList(names, root, is_list=True)
     except FileNotFoundError:
-        raise FileNotFoundError(f"`images`: {location} is not there. Give a folder or a list of images.") from None
+        near = _nearest_to(Path(location))
+        raise FileNotFoundError(
+            f"`images`: {location} is not there.{near} Give a folder or a list of images."
+        ) from None
     except (OSError, ValueError, csv.Error, pa.ArrowException) as error:
         if isinstance(error, ConfigError):
             raise

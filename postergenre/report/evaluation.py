@@ -9,6 +9,7 @@ __all__ = ['replaced_evaluation', 'check_replaced', 'Evaluated', 'title_of', 'St
 
 # %% ../../nbs/58_report.evaluation.ipynb #30c22ba7
 import contextlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -190,14 +191,15 @@ def _mean_cam_steps(
     run: FinishedRun,
     shown: Predictions,
 ) -> Iterator[Step]:
-    "Yield the picture of the mean maps; they are drawn genre by genre, to hold few images in memory."
+    "Yield the picture of the mean maps; they are computed a few genres at a time, to hold few images in memory."
     means, names = {}, {}
     chosen = [hits for hits in most_confident_hits(shown, 8) if hits]
-    for number, hits in enumerate(chosen, start=1):
-        rows, columns = zip(*hits, strict=True)
-        yield Step(f"Grad-CAM of {run.genres[columns[0]]}, genre {number} of {len(chosen)}")
+    for first in range(0, len(chosen), 4):
+        some = chosen[first : first + 4]
+        yield Step(f"Grad-CAM of genres {first + 1} to {first + len(some)} of {len(chosen)}")
+        rows, columns = zip(*itertools.chain(*some), strict=True)
         means |= mean_maps(grad_cam(run.explained, fitted_images(run, shown.split, rows), columns), columns)
-        names[columns[0]] = f"{run.genres[columns[0]]} ({len(rows)})"
+        names |= {hits[0][1]: f"{run.genres[hits[0][1]]} ({len(hits)})" for hits in some}
     title = "Mean Grad-CAM over the posters of each genre that score highest"
     yield Step(title, photo(plot_mean_maps(means, names)).data)
 
