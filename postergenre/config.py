@@ -169,7 +169,7 @@ def make_params(
         others = {name: values.pop(name) for name in list(values) if name not in schema.model_fields}
     training, mistakes = _checked(Params, others, schema)
     others = {name: getattr(training, name) for name in others} if training else {}
-    params, more = _checked(schema, values | others)
+    params, more = _checked(schema, values | others if issubclass(schema, RunJobParams) else values)
     if mistakes or more:
         raise ConfigError("\n".join([f"{where} cannot be used:", *mistakes, *more]))
     return params

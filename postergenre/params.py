@@ -441,9 +441,10 @@ class TryParams(Schema):
 
 # %% ../nbs/03_params.ipynb #7d10ab40
 class AuditParams(PostersParams):
-    "Parameters of the job `audit`; of a training's params files, which may be given too, it takes those of posters."
+    "Parameters of the job `audit`; those of a training are checked too, but not used."
 
-    model_config = ConfigDict(extra="ignore")
-
+    fold: list[int] | None = parameter(None, "[i, k]: validate on part i of k of all posters but test; none: as split")
     pictures: Flag = parameter(True, "decode every picture; false: check only the tables and the names of the pictures")
     output: str | None = parameter(None, "JSON file for the hash of the data; none: not written", min_length=1)
+
+    _one_of_n = field_validator("fold")(_one_of_n)

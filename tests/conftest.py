@@ -88,13 +88,14 @@ def in_fork():
 def run_line(request):
     """Runs a command line of papermill with an environment, in a folder; returns the finished process.
 
-    On Linux in a fork that has everything imported; tests of terminal, wheel and pipelines start the real command."""
+    Forks it on Linux; the tests of terminal, wheel and pipelines start the real command."""
     if sys.platform == "linux":
         request.getfixturevalue("in_fork")
         return forking.run_papermill
 
     def run(line: list[str], environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess:
-        return subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+        given = [BIN / "papermill", *line[1:]]
+        return subprocess.run(given, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
 
     return run
 

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
@@ -26,7 +27,7 @@ PLACES = [place for place in sys.path if place not in ("", str(HERE))]  # of the
 
 
 class Kernel(multiprocessing.get_context("fork").Process):
-    "A kernel that waits for its orders, with what jupyter_client expects of `subprocess.Popen`."
+    "A kernel that waits for orders; it has what jupyter_client expects of `subprocess.Popen`."
 
     stdin = stdout = stderr = None
 
@@ -42,7 +43,7 @@ class Kernel(multiprocessing.get_context("fork").Process):
 
 
 class Provisioner(LocalProvisioner):
-    "Hands the kernel that waits to the papermill of this process."
+    "Gives papermill the waiting kernel."
 
     waiting: Kernel
     orders: Connection
@@ -57,7 +58,8 @@ class Provisioner(LocalProvisioner):
 
 
 def take_over(environment: dict[str, str], folder: str | Path) -> None:
-    "Replace the environment, the working directory and the places of modules."
+    "Replace what a process has from the one that forked it: environment, folder, places of modules, random numbers."
+    np.random.seed()  # only the seed of hashes stays that of all forks
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -89,6 +91,7 @@ def be_called(
     for number, path in enumerate(streams, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_APPEND), number)
     take_over(environment, folder)
+    multiprocessing.set_start_method(None, force=True)  # that of the platform
     try:
         function(*given)
     except Exception:
@@ -134,14 +137,18 @@ def in_fork(
         streams = tuple(f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in (out, error))
         process = FORKS.Process(target=be_called, args=(streams, environment, folder, function, *given))
         process.start()
-        process.join(600)
-        if process.exitcode is None:
+        try:
+            process.join(600)
+        finally:
+            late = process.is_alive()
             process.kill()
-            raise subprocess.TimeoutExpired(str(given), 600)
+            process.join()
         texts = []
         for file in (out, error):
             file.seek(0)
             texts.append(file.read().decode())
+    if late:
+        raise subprocess.TimeoutExpired(str(given), 600, *texts)
     return subprocess.CompletedProcess(given, process.exitcode, *texts)
 
 

@@ -62,15 +62,18 @@ def written(params: BenchParams, table: pd.DataFrame) -> str:
     return text_in(params)
 
 
-def test_this_project_does_its_jobs_and_the_limits_are_measured(bench_runs, papermill, tmp_path):
+def test_this_project_does_its_jobs_and_the_limits_are_measured(bench_runs, command, environment, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("<!-- benchmark -->\nearlier results\n<!-- end of benchmark -->\n")
     params = SMOKE.model_copy(update={"readme": str(readme)})
-    given = {"contenders": params.contenders, "readme": params.readme}
-    done = papermill("bench", "bench", env={"RUNS_PATH": str(bench_runs)}, **given)
+    line = command("bench", "bench", contenders=params.contenders, readme=params.readme)
+    env = {**environment, "RUNS_PATH": str(bench_runs)}
+    done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert text_in(params) in readme.read_text() and "earlier results" not in readme.read_text()
-    table = run_bench(params)  # what the job measured
+    measured = {path: path.stat().st_mtime_ns for path in bench_runs.rglob("measured.json")}
+    table = run_bench(params)
+    assert measured and {path: path.stat().st_mtime_ns for path in measured} == measured  # the table is that of the job
     jobs = set(zip(table["job"], table["contender"], strict=True))
     both = {(job, contender) for job in ("finetune", "predict") for contender in ("postergenre", "limit")}
     assert jobs == both | {("head", "postergenre"), ("decode", "limit")} and len(table) == 6

@@ -145,12 +145,11 @@ def test_the_executed_notebooks_hold_one_progress_output(chain):
     assert "<p>Finished</p>" in json.dumps(fit["outputs"])
 
 
-def test_jobs_run_from_the_notebooks_folder_too(chain, environment):
-    done = subprocess.run([sys.executable, "-m", "papermill", "--no-progress-bar", "predict.ipynb",
-                           str(chain / "from_nbs.ipynb"), "-p", "model", str(chain / "full" / "model.ts"),
-                           "-p", "output", str(chain / "from_nbs.csv"), "-p", "images",
-                           str(chain / "demo_posters_200" / "Images")],
-                          cwd=ROOT / "nbs", env=environment, capture_output=True, text=True)  # fmt: skip
+def test_jobs_run_from_the_notebooks_folder_too(chain, run_line, environment):
+    line = ["papermill", "--no-progress-bar", "predict.ipynb", str(chain / "from_nbs.ipynb")]
+    line += ["-p", "model", str(chain / "full" / "model.ts"), "-p", "output", str(chain / "from_nbs.csv")]
+    line += ["-p", "images", str(chain / "demo_posters_200" / "Images")]
+    done = run_line(line, environment, ROOT / "nbs")
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(pd.read_csv(chain / "from_nbs.csv")) == 200
 

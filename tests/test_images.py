@@ -203,7 +203,7 @@ def test_the_share_of_lost_posters_stands_in_the_summary(root, runs, monkeypatch
     run = train_run(make_params({**values, "num_workers": 0}))
     summary = pd.read_json(run.folder / "summary.json", typ="series")
     assert summary["lost_posters"] == 0
-    run = prepare(make_params({**values, "num_workers": 0, "experiment_name": "lost"}))
+    run = prepare(make_params({**values, "num_workers": 0, "experiment_name": "two_lost"}))
     os.remove(run.data.train["path"].iloc[0])
     os.remove(run.data.valid["path"].iloc[0])
     with warnings.catch_warnings(action="ignore"):

@@ -284,4 +284,7 @@ def test_an_audit_stops_where_training_would_for_want_of_validation_posters(tmp_
     assert "0 of" in str(report.problem)
     report = audit_folder(AuditParams(root_path=str(root), min_positives=1, split_fractions=[0.5, 0.4, 0.1]))
     assert report.stop() == "Nothing here stops a training run."
+    in_folds = audit_folder(AuditParams(root_path=str(root), min_positives=1, fold=[1, 50]))
+    with pytest.raises(ConfigError, match="The validation split cannot choose a best checkpoint"):
+        in_folds.stop()
     assert all(f"- {kind}: " in str(report) for kind in report.findings["kind"])

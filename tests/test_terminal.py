@@ -73,7 +73,7 @@ def test_a_program_error_shows_ten_lines_and_where_the_rest_is(notebook):
     assert done.returncode == 1 and len(lines) <= 10 and "KeyError: 'gone'" in lines[-2] and "out.ipynb" in lines[-1]
 
 
-def test_a_file_of_the_command_that_cannot_be_read_is_named_in_one_line(notebook, tmp_path):
+def test_a_file_of_the_command_that_cannot_be_read_is_named_in_one_line(notebook, run_line, environment, tmp_path):
     path = notebook("from postergenre import errors")
     for name, content in {"bad.yaml": "a: [1", "list.yaml": "- a", "good.yaml": "a: 1"}.items():
         (tmp_path / name).write_text(content)
@@ -94,8 +94,7 @@ def test_a_file_of_the_command_that_cannot_be_read_is_named_in_one_line(notebook
             "list.yaml",
         ): "params file (-f) or a value of -y must contain lines of the form `name: value`",
     }.items():
-        command = [sys.executable, "-m", "papermill", "--log-level", "ERROR", *map(str, arguments)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = run_line(["papermill", "--log-level", "ERROR", *map(str, arguments)], environment, tmp_path)
         last = done.stderr.strip().splitlines()[-1]
         assert done.returncode == 1 and last.startswith("Error: ") and words in last, done.stderr[-2000:]
         assert "Traceback" not in done.stderr
@@ -177,7 +176,7 @@ def test_quiet_prints_nothing(notebook):
     assert run(path, "-p", "quiet", "false").stdout == "the result\n"
 
 
-def test_a_fork_is_what_the_command_line_makes_of_it(notebook, run_line, environment, tmp_path):
+def test_a_fork_behaves_like_the_command(notebook, run_line, environment, tmp_path):
     path = notebook(
         "import os, sys\nfrom postergenre import errors",
         "print(os.getcwd(), sorted(sys.path), sorted(os.environ), __name__, os.environ['GIVEN'])",

@@ -117,7 +117,7 @@ def audit_folder(
     try:
         if params.pictures:
             fractions, seed, least = tuple(params.split_fractions), params.split_seed, params.min_positives
-            data = load_data(root, fractions, seed, drop, least, remembered_pictures(root), how=how)
+            data = load_data(root, fractions, seed, drop, least, remembered_pictures(root), how=how, fold=params.fold)
             findings, genres, data_hash = data.findings, data.genres, data.data_hash
             table = pd.concat([getattr(data, split).assign(split=split) for split in SPLITS])
             check_validation(data, least)

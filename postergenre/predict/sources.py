@@ -45,9 +45,10 @@ def _report_others(
 # %% ../../nbs/51_predict.sources.ipynb #903a0885
 def _nearest_to(
     path: Path,  # that is not there
+    pattern: str,  # of what may be meant
 ) -> str:
-    "Return ' Did you mean ...?' with the closest name next to it, or an empty string if none is close."
-    return nearest(path.name, [other.name for other in path.parent.glob("*")])
+    "Return ' Did you mean ...?' with the closest name next to a path, or an empty string if none is close."
+    return nearest(path.name, [other.name for other in path.parent.glob(pattern) if other.exists()])
 
 
 def _names_in(
@@ -59,7 +60,7 @@ def _names_in(
     if folder.is_file():
         raise FileNotFoundError(f"`images`: {folder} is a file. Give a folder.")
     if not folder.is_dir():
-        raise FileNotFoundError(f"`images`: {folder} is not there.{_nearest_to(folder)} Give a folder.")
+        raise FileNotFoundError(f"`images`: {folder} is not there.{_nearest_to(folder, '*/')} Give a folder.")
     pictures, others, start = [], [], len(os.path.join(folder, ""))
     for path in list_files(folder):  # text, because a million Path objects take half a gigabyte
         name = path[start:].replace(os.sep, "/")
@@ -241,7 +242,7 @@ def _read_list(
                 names = (_csv_names if name.lower().endswith(".csv") else _parquet_names)(file, path_column, name)
             images = ImageList(names, root, is_list=True)
     except FileNotFoundError:
-        near = _nearest_to(Path(location))
+        near = _nearest_to(Path(location), "*")
         raise FileNotFoundError(
             f"`images`: {location} is not there.{near} Give a folder or a list of images."
         ) from None
