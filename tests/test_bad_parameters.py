@@ -1,5 +1,6 @@
 """Bad parameters end a job before any training: exit code, and a sentence that says what to do."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -107,14 +108,14 @@ def test_a_job_checks_its_start_and_says_what_it_does_before_it_imports_torch(jo
     first = cells[1]
     modules = {line.split()[1] for line in first.splitlines() if line.startswith("from ")}
     assert (
-        modules <= {"postergenre.config", "postergenre.params", "postergenre.train.runs"}
+        modules <= {"IPython.display", "postergenre.config", "postergenre.params", "postergenre.train.runs"}
         and "params = read_parameters(" in first
     )
     if job == "evaluate":  # as a page it prints nothing
         assert cells[2].index('print(f"Evaluating') < cells[2].index("from postergenre.pages.evaluate")
-        first += "\nprint"
-    *_, check, last = first.splitlines()
-    assert check in ("check_start(params)", "check_finished(params)") and last.startswith("print")
+        first += "\nprint("
+    _, after = re.split(r"^check_(?:start|finished)\(params\)$", first, flags=re.MULTILINE)
+    assert re.fullmatch(r"(\nresult = display\(.+\))?\nprint\(.*", after), after  # the place of the result comes first
 
 
 def test_the_schema_knows_the_names_that_the_chapters_define():

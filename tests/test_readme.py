@@ -59,7 +59,7 @@ def test_the_commands_that_jobs_print_exist_too(tmp_path, monkeypatch):
     valid = {"macro_ap": 0.4, "macro_ap_floor": 0.1}
     facts = {"valid": valid, "test": valid, "split": "valid", "metrics": {}}
     data = {"root_path": "/my posters", "split_fractions": [0.7, 0.2, 0.1], "genre_separator": None}
-    head = make_params({**data, "callbacks": ["freeze"], "keep": "averaging", "model_kwargs": {"drop_rate": 0.1}})
+    head = make_params({**data, "callbacks": ["freeze"], "keep": "averaging", "model_kwargs": {"window_size": 7}})
     jobs = {
         "audit": make_params(data, AuditParams),
         "lr_find": make_params({**data, "checkpoint_name": "007"}),

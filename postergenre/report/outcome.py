@@ -78,6 +78,8 @@ def _given(
     "Return those of the named parameters that differ from their default, as an option of a command."
     fields = {} if params is None else type(params).model_fields
     known = {name: getattr(params, name) for name in names if name in fields}
+    if "model_kwargs" in known:  # each stage has its own rates of dropout
+        known["model_kwargs"] = {k: value for k, value in known["model_kwargs"].items() if not k.startswith("drop")}
     changed = {name: value for name, value in known.items() if value != fields[name].default}
     return f" -y {shlex.quote(json.dumps(changed, ensure_ascii=False))}" if changed else ""
 
