@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,28 @@ def evaluated(trained):
     from postergenre.report.evaluation import evaluate_run
 
     return evaluate_run(asked(split="test", n_mistakes=4, n_cam=2))
+
+
+def test_mean_maps_are_those_of_their_genre(evaluated, monkeypatch):
+    from postergenre.report import evaluation
+    from postergenre.report.figures import fitted_images, most_confident_hits
+
+    def maps(model, images, columns):  # each tells its poster and its genre
+        pairs = zip(images, columns, strict=True)
+        return np.stack([np.full((2, 2), image.float().mean() + 1000 * column) for image, column in pairs])
+
+    run, shown, drawn = evaluated.run, evaluated.shown, []
+    monkeypatch.setattr(evaluation, "grad_cam", maps)
+    monkeypatch.setattr(evaluation, "plot_mean_maps", lambda *given: drawn.append(given))
+    monkeypatch.setattr(evaluation, "photo", Mock())
+    list(evaluation._mean_cam_steps(run, shown))
+    ((means, names),) = drawn
+    genres = [hits for hits in most_confident_hits(shown, 8) if hits]
+    assert len(genres) == len(means) > 4  # more than are computed together
+    for hits in genres:
+        rows, (column, *_) = zip(*hits, strict=True)
+        wanted = maps(None, fitted_images(run, shown.split, rows), [column] * len(rows)).mean()
+        assert np.allclose(means[column], wanted) and names[column] == f"{run.genres[column]} ({len(rows)})"
 
 
 def test_thresholds_never_look_at_test_data(evaluated, monkeypatch):

@@ -196,7 +196,7 @@ def _mean_cam_steps(
     chosen = [hits for hits in most_confident_hits(shown, 8) if hits]
     for first in range(0, len(chosen), 4):
         some = chosen[first : first + 4]
-        yield Step(f"Grad-CAM of {len(chosen)} genres, {first + len(some)} of them with these")
+        yield Step(f"mean Grad-CAM, from genre {first + 1} of {len(chosen)}")
         rows, columns = zip(*itertools.chain(*some), strict=True)
         means |= mean_maps(grad_cam(run.explained, fitted_images(run, shown.split, rows), columns), columns)
         names |= {hits[0][1]: f"{run.genres[hits[0][1]]} ({len(hits)})" for hits in some}
