@@ -43,8 +43,10 @@ CHUNK = 4  # number of images per request; larger requests do not fit into the p
 
 @functools.cache
 def runtime_core() -> "openvino.Core":
-    "Return the only core of this process, which is never destroyed, see above."
-    return openvino.Core()
+    "Return the only core of this process, which is never destroyed and pins no threads, see above."
+    core = openvino.Core()
+    core.set_property("CPU", {"ENABLE_CPU_PINNING": False})
+    return core
 
 # %% ../../nbs/27_model.inference.ipynb #94fc1c1f
 class CompiledNetwork:
