@@ -1,15 +1,13 @@
-"""Jobs in forked processes that are killed just before one of their file operations, then run again.
+"""Jobs that are killed just before one of their file operations, then run again.
 
 python tests/killing.py FOLDER JOB ...   kills JOBS at each of their file operations, and prints how many there are
 """
 
 import functools
-import itertools
 import json
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,7 +16,7 @@ from unittest.mock import patch
 
 import pandas as pd
 import torch
-from predicting import in_child
+from moments import in_child, moments_of, put_back
 
 from postergenre.config import make_params
 from postergenre.data.experiment import load_run_data
@@ -52,35 +50,6 @@ SMALL = {
 }
 
 
-def changes(event: str, arguments: tuple, folder: Path) -> bool:
-    "Return True for an operation that changes a file or folder below a folder."
-    if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
-        return False
-    if event not in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"):
-        return False
-    path = os.fsdecode(arguments[0])
-    if "tensorboard" in path and os.path.exists(path):
-        return False  # lines that are added to a log, in a thread
-    there = {"os.mkdir": False, "os.remove": True, "shutil.rmtree": True}.get(event, None)
-    return path.startswith(str(folder)) and there in (None, os.path.exists(path))
-
-
-def killed_at(moment: int, folder: Path, job: Callable[[], object]) -> None:
-    "Run a job that is killed just before its file operation of this number below a folder."
-    left = itertools.count(moment, -1)
-
-    def count() -> None:
-        if next(left) == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def fsync(*given) -> None:
-        count()  # all has been written, nothing has been moved yet
-
-    sys.addaudithook(lambda event, arguments: changes(event, arguments, folder) and count())
-    os.fsync = fsync
-    job()
-
-
 def kill_everywhere(
     folder: Path,  # the runs folder
     before: Callable[[], object],  # makes the state that the job starts from
@@ -90,23 +59,20 @@ def kill_everywhere(
 ) -> int:
     "Kill a job before each of its file operations, and run it again; return how many there are."
     seen = None
-    for moment in range(1000):
-        before()
-        status = in_child(lambda moment=moment: killed_at(moment, folder, job))
-        if status == 0:
-            return moment
-        assert status == -signal.SIGKILL, status
-        check()
-        there = files_in(folder)
-        there = {name: content for name, content in there.items() if ".tmp" not in name and "tensorboard" not in name}
-        if there == seen:
-            continue  # nothing new was left behind, so the same comes of it
-        seen = there
-        assert in_child(job) == 0
-        check_end()
-        left = [path for path in folder.glob("run/**/*") if path.name.endswith((".tmp", ".replacing"))]
-        assert not left and not list(folder.glob(".replaced/*")), left
-    raise AssertionError("the job does not end")
+    with moments_of(folder, before, job) as states:
+        for state in states:
+            put_back(state, folder)
+            check()
+            there = {name: content for name, content in files_in(folder).items() if ".tmp" not in name}
+            there = {name: content for name, content in there.items() if "tensorboard" not in name}
+            if there == seen:
+                continue  # nothing new was left behind, so the same comes of it
+            seen = there
+            assert in_child(job) == 0
+            check_end()
+            left = [path for path in folder.glob("run/**/*") if path.name.endswith((".tmp", ".replacing"))]
+            assert not left and not list(folder.glob(".replaced/*")), left
+        return len(states)
 
 
 def files_in(folder: Path, names: tuple[str, ...] = ()) -> dict[str, bytes]:

@@ -6,12 +6,9 @@ python tests/predicting.py slowly FOLDER VALUES  a job to be killed from outside
 """
 
 import json
-import os
 import shutil
-import signal
 import sys
 import time
-import traceback
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -20,9 +17,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
+from moments import in_child, moments_of, put_back
 from PIL import Image
 
-from postergenre.errors import ConfigError
 from postergenre.params import PredictParams
 from postergenre.predict import job as predict_job
 from postergenre.predict import scorer
@@ -33,6 +30,7 @@ GENRES = ["Drama", "War", "News"]
 MODEL = "stand-in.pth"
 SCORE_BATCH = score_batch
 BEFORE = b"what was there before\n"
+WRITERS = ((pq, "write_table"), (pd.DataFrame, "to_csv"))
 
 
 class MeanColours:
@@ -76,53 +74,6 @@ def job(folder: Path, **values) -> FolderPredictions:
         return predict_folder(PredictParams(**{**given, **values}))
 
 
-def in_child(function) -> int:
-    "Run a function in a forked process; returns its exit status, 3 if it refused to replace what is there."
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            function()
-            status = 0
-        except ConfigError as error:
-            status = 3 if "is there already" in str(error) else 1
-            if status == 1:
-                traceback.print_exc()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def killed_at(moment: int, folder: Path, values: dict) -> None:
-    "Run a job that is killed just before its file operation of this number."
-    left = [moment]
-
-    def count() -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def watch(event: str, arguments: tuple) -> None:
-        writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-        if writes or event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"):
-            if str(folder) in os.fsdecode(arguments[0]):
-                count()
-
-    def counted(function):
-        def call(*given, **options):
-            count()
-            return function(*given, **options)
-
-        return call
-
-    sys.addaudithook(watch)  # sees files that are opened, renamed and removed, but not what is written into them
-    for place, name in ((os, "fsync"), (pq, "write_table"), (pd.DataFrame, "to_csv")):
-        setattr(place, name, counted(getattr(place, name)))
-    job(folder, **values)
-
-
 def table_in(output: Path) -> bytes:
     "Return the bytes of a table, those of all of its shards if it is a folder."
     files = sorted(output.glob("[!_.]*")) if output.is_dir() else [output]
@@ -132,33 +83,36 @@ def table_in(output: Path) -> bytes:
 def everywhere(folder: Path) -> None:
     "Kill jobs at each file operation, run them again, and print how many operations there are."
     draw(folder / "images", 6)
-    moments = {}
+    counts = {}
     for name, overwrite in (("a.csv", False), ("a.parquet", False), ("b.csv", True), ("b.parquet", True)):
         output, values = folder / name, {"shard_size": 4, "overwrite": overwrite, "output": str(folder / name)}
-        assert in_child(partial(job, folder, **values)) == 0
-        wanted, kills = table_in(output), 0
-        while True:
-            shutil.rmtree(output) if output.is_dir() else output.unlink()
-            if overwrite and name.endswith(".csv"):
+        again = partial(job, folder, **values)
+        assert in_child(again) == 0
+        wanted = table_in(output)
+
+        def before(output=output, overwrite=overwrite, again=again) -> None:
+            shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
+            if overwrite and output.suffix == ".csv":
                 output.write_bytes(BEFORE)
             elif overwrite:  # shards of another model
                 (folder / MODEL).write_bytes(b"others")
-                assert in_child(partial(job, folder, **values)) == 0
+                assert in_child(again) == 0
                 (folder / MODEL).write_bytes(b"weights")
-            status = in_child(partial(killed_at, kills, folder, values))
-            if status == 0:
-                break
-            assert status == -signal.SIGKILL, status
-            if name.endswith(".csv") and output.exists():
-                assert table_in(output) in (wanted, name.encode() + BEFORE), (name, kills)
-            status = in_child(partial(job, folder, **values))
-            assert status == 0 or (status == 3 and not overwrite), (name, kills, status)
-            assert table_in(output) == wanted, (name, kills)
-            kills += 1
+
+        with moments_of(folder, before, again, WRITERS) as states:
+            for number, state in enumerate(states):
+                put_back(state, folder)
+                if name.endswith(".csv") and output.exists():
+                    assert table_in(output) in (wanted, name.encode() + BEFORE), (name, number)
+                status = in_child(again)
+                assert status == 0 or (status == 3 and not overwrite), (name, number, status)
+                assert table_in(output) == wanted, (name, number)
+            counts[name] = len(states)
+        before()
+        assert in_child(again) == 0
         left = [path.name for path in folder.iterdir() if path.name.startswith(".") and name in path.name]
         assert table_in(output) == wanted and not left, (name, left)
-        moments[name] = kills
-    print(json.dumps(moments))
+    print(json.dumps(counts))
 
 
 def peak() -> int:
