@@ -86,8 +86,7 @@ def test_a_range_test_may_diverge(runs):
 @pytest.fixture(scope="module")
 def broken(runs):
     "A finished run with NaN in its checkpoints, and such exports."
-    from postergenre.export.files import onnx_file, program_file, torchscript_file
-    from postergenre.export.job import export_notes, export_thresholds
+    from postergenre.export.job import _float_files, export_notes, export_thresholds
     from postergenre.train.training import train_run
 
     with pytest.MonkeyPatch.context() as patch:
@@ -101,8 +100,8 @@ def broken(runs):
         checkpoint = load_checkpoint(folder / "model.best.pth")
         meta = checkpoint["meta"]
         notes = export_notes(meta, "model.best.pth", "", export_thresholds(folder, meta, ""))
-        for name, write in (("model.ts", torchscript_file), ("model.pt2", program_file), ("model.onnx", onnx_file)):
-            (folder / name).write_bytes(write(model_of(checkpoint), (32, 32), False, notes))
+        for name, content in _float_files(model_of(checkpoint), meta, notes):
+            (folder / name).write_bytes(content)
     return folder
 
 

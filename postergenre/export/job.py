@@ -14,7 +14,7 @@ import logging
 import math
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from postergenre.export.files import (
     LARGEST_DIFFERENCE,
     LARGEST_ROUNDING,
     check_parity,
+    export_program,
     graph_digest,
     load_onnx,
     load_program,
@@ -379,11 +380,13 @@ def _float_files(
     model: PosterClassifier,
     meta: dict[str, Any],  # of its checkpoint
     notes: dict[str, str],  # from `export_notes`
-) -> dict[str, bytes]:
-    "Return the content of the three files in float32, by name."
-    arguments = model, tuple(meta["img_size"]), meta["squash"], notes
-    writers = {"model.ts": torchscript_file, "model.pt2": program_file, "model.onnx": onnx_file}
-    return {name: write(*arguments) for name, write in with_progress(writers.items(), len(writers), "files converted")}
+) -> Iterator[tuple[str, bytes]]:
+    "Yield name and content of the three files in float32."
+    img_size, squash = tuple(meta["img_size"]), meta["squash"]
+    yield "model.ts", torchscript_file(model, img_size, squash, notes)
+    program = export_program(model, img_size, squash)
+    yield "model.pt2", program_file(program, notes)
+    yield "model.onnx", onnx_file(program, notes)
 
 # %% ../../nbs/50_export.job.ipynb #7e3a462c
 def export_run(
@@ -411,7 +414,7 @@ def export_run(
         model, notes = model_of(checkpoint), export_notes(meta, weights.name, sha256, carried)
         if words:
             notes["words.json"] = words_note(words.model, words.made_from["reading"])
-        contents = _float_files(model, meta, notes)
+        contents = dict(with_progress(_float_files(model, meta, notes), 3, "files converted"))
         data = load_run_data(trained)
         check_data(folder, meta, data)
         paths, thresholds = data.valid["path"].tolist(), list(carried["thresholds"].values())
