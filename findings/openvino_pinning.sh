@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # openvino 2026.4.1 on Linux: two networks with one thread each run on the same core, and the other cores stay idle
 #
-# `INFERENCE_NUM_THREADS: 1` is how one divides a machine: a compiled network per thread of a program, or per process. But
+# `INFERENCE_NUM_THREADS: 1` is how to divide a machine: a compiled network per thread of a program, or per process. But
 # the CPU plugin pins the thread that computes to the first core that the process may use, for as long as the inference
 # lasts, and does not look at what other networks or processes have taken. The two halve each other's speed while `top`
 # shows an idle core. `ENABLE_CPU_PINNING: False`, of the core or of each network, helps, and a network alone is no slower.
@@ -14,6 +14,7 @@ trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install -q openvino==2026.4.1 numpy
 cat >"$work/run.py" <<'PYTHON'
+import multiprocessing
 import os
 import sys
 import threading
@@ -63,10 +64,11 @@ def measured(pinning):
 if __name__ == "__main__":
     if sys.platform != "linux" or len(ALLOWED) < 2:
         sys.exit("this needs Linux and two cores")
-    for pool in (ThreadPoolExecutor, ProcessPoolExecutor):
+    spawned = {"mp_context": multiprocessing.get_context("spawn")}
+    for pool, options in ((ThreadPoolExecutor, {}), (ProcessPoolExecutor, spawned)):
         speeds = {}
         for pinning in (True, False):
-            with pool(2) as workers:
+            with pool(2, **options) as workers:
                 found = list(workers.map(measured, [pinning, pinning]))
             cores = [sorted(each) for each, _ in found]
             speeds[pinning] = sum(speed for _, speed in found)

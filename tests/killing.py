@@ -1,6 +1,6 @@
-"""Jobs that are killed just before one of their file operations, then run again.
+"""Jobs that are killed at each of their file operations, then run again.
 
-python tests/killing.py FOLDER JOB ...   kills JOBS at each of their file operations, and prints how many there are
+python tests/killing.py FOLDER JOB ...   tries JOBS, and prints the number of moments at which each could be killed
 """
 
 import functools
@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import pandas as pd
 import torch
-from moments import in_child, moments_of, put_back
+from moments import in_child, moments_of, names_in, put_back
 
 from postergenre.config import make_params
 from postergenre.data.experiment import load_run_data
@@ -57,14 +57,15 @@ def kill_everywhere(
     check: Callable[[], object],  # looks at what a kill left
     check_end: Callable[[], object],  # looks at what the same job makes of it
 ) -> int:
-    "Kill a job before each of its file operations, and run it again; return how many there are."
+    "Run a job on what a kill at each of its file operations leaves; return the number of these moments."
     seen = None
     with moments_of(folder, before, job) as states:
         for state in states:
             put_back(state, folder)
             check()
-            there = {name: content for name, content in files_in(folder).items() if ".tmp" not in name}
-            there = {name: content for name, content in there.items() if "tensorboard" not in name}
+            finished = {name: content for name, content in files_in(folder).items() if ".tmp" not in name}
+            finished = {name: content for name, content in finished.items() if "tensorboard" not in name}
+            there = finished, names_in(folder)
             if there == seen:
                 continue  # nothing new was left behind, so the same comes of it
             seen = there

@@ -1,15 +1,15 @@
-"""What a job leaves when it is killed: copies of its folder, made just before each of its file operations."""
+"""What a job leaves when it is killed: copies of its folder, made at each of its file operations."""
 
 import builtins
 import contextlib
 import io
 import itertools
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,25 +36,35 @@ def in_child(function: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def below(path: object, folder: Path) -> bool:
+    "Return True for the path of a file or folder below a folder, and False for the number of an open file."
+    return not isinstance(path, int) and Path(os.fsdecode(path)).is_relative_to(folder)
+
+
 def changes(event: str, arguments: tuple, folder: Path) -> bool:
     "Return True for an operation that changes a file or folder below a folder."
     if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         return False
     if event not in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"):
         return False
+    if not below(arguments[0], folder):
+        return False
     path = os.fsdecode(arguments[0])
     if "tensorboard" in path and os.path.exists(path):
         return False  # lines that are added to a log, in a thread
     there = {"os.mkdir": False, "os.remove": True, "shutil.rmtree": True}.get(event, None)
-    return path.startswith(str(folder)) and there in (None, os.path.exists(path))
+    return there in (None, os.path.exists(path))
 
 
-def before_each_operation(
+def at_each_moment(
     folder: Path,
     call: Callable[[], object],
     writers: tuple[tuple[object, str], ...] = (),  # objects and names of functions that write to open files
 ) -> None:
-    "Call a function just before each file operation below a folder, and after each opening, until this process ends."
+    """Call a function just before each file operation below a folder, and after each opening, until this process ends.
+
+    What libraries in C++ or Rust do with files that they open themselves is not seen.
+    """
 
     def calls(function: Callable) -> Callable:
         def called(*given, **options):
@@ -65,7 +75,7 @@ def before_each_operation(
 
     def opened(file, mode: str = "r", *given, **options):
         stream = open_file(file, mode, *given, **options)
-        if mode[0] in "wx" and str(file).startswith(str(folder)):
+        if mode[0] in "wx" and below(file, folder):
             call()  # the file is there, and empty
         return stream
 
@@ -76,28 +86,23 @@ def before_each_operation(
 
 
 def killed_at(moment: int, folder: Path, job: Callable[[], object], writers: tuple = ()) -> None:
-    "Run a job that is killed just before its file operation of this number below a folder."
+    "Run a job that is killed at the moment of this number, see `at_each_moment`."
     left = itertools.count(moment, -1)
-    before_each_operation(folder, lambda: next(left) == 0 and os.kill(os.getpid(), signal.SIGKILL), writers)
+    at_each_moment(folder, lambda: next(left) == 0 and os.kill(os.getpid(), signal.SIGKILL), writers)
     job()
 
 
-def copy_at_each_operation(folder: Path, states: Path, job: Callable[[], object], writers: tuple = ()) -> None:
-    "Run a job, and copy a folder just before each file operation below it."
-    numbers, one_at_a_time = itertools.count(), threading.RLock()
-
-    def copy() -> None:
-        with one_at_a_time:
-            shutil.copytree(folder, states / f"{next(numbers):04d}", symlinks=True)
-
-    before_each_operation(folder, copy, writers)
+def copy_at_each_moment(folder: Path, states: Path, job: Callable[[], object], writers: tuple = ()) -> None:
+    "Run a job of which one thread at a time changes files, and copy its folder at each moment, see `at_each_moment`."
+    numbers = itertools.count()
+    at_each_moment(folder, lambda: shutil.copytree(folder, states / f"{next(numbers):04d}", symlinks=True), writers)
     job()
 
 
-def names_in(folder: Path) -> set[str]:
-    "Return the relative paths of what is in a folder, without files under way and without logs."
-    names = {str(path.relative_to(folder)) for path in folder.rglob("*")}
-    return {name for name in names if ".tmp" not in name and "tensorboard" not in name}
+def names_in(folder: Path) -> list[str]:
+    "Return the sorted paths of what is in a folder, without the random part of unfinished files, and without logs."
+    names = (str(path.relative_to(folder)) for path in folder.rglob("*") if "tensorboard" not in str(path))
+    return sorted(re.sub(r"[0-9a-f]{8}\.tmp", "tmp", name) for name in names)
 
 
 @contextlib.contextmanager
@@ -105,17 +110,18 @@ def moments_of(
     folder: Path,
     before: Callable[[], object],  # makes the state that the job starts from
     job: Callable[[], object],
-    writers: tuple = (),  # see `before_each_operation`
+    writers: tuple = (),  # see `at_each_moment`
 ) -> Iterator[list[Path]]:
-    "Yield copies of a folder: what a kill just before each file operation of a job leaves."
+    "Yield copies of a folder: what a kill of a job leaves, for each moment of `at_each_moment`."
     with tempfile.TemporaryDirectory() as place:
         before()
-        assert in_child(lambda: copy_at_each_operation(folder, Path(place), job, writers)) == 0
-        states = sorted(Path(place).iterdir())
-        middle = len(states) // 2
-        before()
-        assert in_child(lambda: killed_at(middle, folder, job, writers)) == -signal.SIGKILL
-        assert names_in(folder) == names_in(states[middle])
+        start, copies = shutil.copytree(folder, Path(place, "start"), symlinks=True), Path(place, "copies")
+        assert in_child(lambda: copy_at_each_moment(folder, copies, job, writers)) == 0
+        states = sorted(copies.iterdir())
+        for moment in (len(states) // 3, 2 * len(states) // 3):  # real kills, to compare with
+            put_back(start, folder)
+            assert in_child(lambda moment=moment: killed_at(moment, folder, job, writers)) == -signal.SIGKILL
+            assert names_in(folder) == names_in(states[moment])
         yield states
 
 

@@ -142,7 +142,7 @@ def export_program(
     img_size: tuple[int, int],  # height and width of its input, pixels
     squash: bool,  # see `ExportedClassifier`
 ) -> torch.export.ExportedProgram:
-    "Return an `ExportedClassifier` as a `torch.export` program, from which both other files are made."
+    "Return an `ExportedClassifier` as a `torch.export` program, from which the `.pt2` and `.onnx` files are made."
     network = _in_eval_mode(model).to(memory_format=torch.contiguous_format)  # the format stores no other layout
     module = ExportedClassifier(network, tuple(img_size), squash).eval()
     example = torch.zeros(2, 3, 40, 30, dtype=torch.uint8)  # a batch of 1 would be taken for a constant
@@ -178,6 +178,7 @@ def onnx_file(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning)  # about torch's own use of its functions
         warnings.filterwarnings("ignore", category=DeprecationWarning)
+        # the program has its open sides already; here they only get their names
         exported = torch.onnx.export(program, dynamo=True, dynamic_shapes=(_OPEN,), verbose=False, **names)
     content = exported.model_proto
     texts = {Path(name).stem: text for name, text in notes.items()} | {"graph_digest": graph_digest(content)}

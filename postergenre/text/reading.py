@@ -33,14 +33,16 @@ from ..model.inference import runtime_core
 
 # %% ../../nbs/32_text.reading.ipynb #983dabd1
 def import_rapidocr() -> types.ModuleType:
-    "Return rapidocr; raise `ConfigError` with the command that installs it if it is missing."
+    "Return rapidocr, set to use OpenVINO's only core; raise `ConfigError` if it cannot be loaded."
     try:
         import rapidocr
-    except ImportError:
+        from rapidocr.inference_engine.openvino import main as sessions
+    except ImportError as error:
         raise ConfigError(
-            "`text`: reading the words on posters needs rapidocr, which is not installed. Install it with "
-            '`pip install "postergenre[text]"`, or evaluate and export with `text: false`.'
+            f"`text`: reading the words on posters needs rapidocr and OpenVINO, which cannot be loaded ({error}). "
+            'Install them with `pip install "postergenre[text]"`, or evaluate and export with `text: false`.'
         ) from None
+    sessions.Core = runtime_core  # a core per network, when it ends, would leave a freed signal stack
     return rapidocr
 
 # %% ../../nbs/32_text.reading.ipynb #7885294a
