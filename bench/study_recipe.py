@@ -1,6 +1,6 @@
 """What fine-tuning adds to the head, what each overlay adds to fine-tuning, and what either costs.
 
-Two sweeps train the runs: the recipe with several seeds, and every overlay of it with one. All choices are made on
+Two sweeps train the runs: the recipe with three seeds, and every overlay of it with two. All choices are made on
 validation posters; `tested` measures what was chosen on test posters, once.
 """
 
@@ -150,7 +150,7 @@ def plot_frontier(
     others = screened.drop(["head", "full", "full and head"], errors="ignore")
     # machines are busier at some times than at others, so only ratios to the base of the same sweep can be shown
     places = others["seconds"] * compared.loc["full", "seconds"] / screened.loc["full", "seconds"]
-    axes.scatter(places, others["macro_ap"], marker="x", color="0.4", label="full with an overlay, one seed")
+    axes.scatter(places, others["macro_ap"], marker="x", color="0.4", label="full with an overlay")
     for label, place in places.items():
         at = (place, others.loc[label, "macro_ap"])
         axes.annotate(label, at, (4, -9), textcoords="offset points", fontsize=7)
