@@ -80,11 +80,11 @@ def describe_parts(
     heads = {(run.seed, run.fold): run.name for run in plan.heads}
     parts = {}
     for name, runs in parts_of(plan).items():
-        is_head = bool(runs) and runs[0].variant == "head"
-        after = [] if is_head else list(dict.fromkeys(heads[run.seed, run.fold] for run in runs if heads))
+        of_runs = (heads[run.seed, run.fold] for run in runs if heads and run.variant != "head")
+        after = list(dict.fromkeys(of_runs)) if runs else list(heads.values())
         content = [run.values for run in runs] or [plan.sweep.model_dump(), plan.base, plan.axes]
-        content += [] if is_head else [head.values for head in plan.heads]
-        parts[name] = {"after": after if runs else list(heads.values()), "digest": digest_of(content)}
+        content += [head.values for head in plan.heads if head.name in after]
+        parts[name] = {"after": after, "digest": digest_of(content)}
     known = {name: value for name, value in plan.base.items() if name in AuditParams.model_fields}
     return {"name": plan.sweep.name, "audit": known, "parts": parts}
 
