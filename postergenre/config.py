@@ -357,7 +357,7 @@ def find_model(
     if Path(name).suffix not in kinds:
         raise ConfigError(f"`model`: given {name}; allowed: an export (.ts, .pt2, .onnx) or a checkpoint (.pth).")
     in_runs = Path(name).parts[1:] if Path(name).parts[0] == "runs" else [name]  # which may be another folder
-    places = [resolve_path(name), runs_path().joinpath(*in_runs)]
+    places = list(dict.fromkeys([resolve_path(name), runs_path().joinpath(*in_runs)]))
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         known = [

@@ -150,6 +150,9 @@ def test_a_list_that_cannot_be_used_says_why(folder, name, content, values, word
 def test_a_list_that_is_not_there_and_a_column_of_a_folder_are_refused(folder):
     with pytest.raises(ConfigError, match="b.csv is not there. Give a folder or a list"):
         job(folder, images=str(folder / "b.csv"))
+    for missing in ("imagse", "imagse/below"):
+        with pytest.raises(ConfigError, match="imagse.* is not there. Did you mean `images`. Give a folder or a list"):
+            job(folder, images=str(folder / missing))
     with pytest.raises(ConfigError, match="given path, but .* is no list"):
         job(folder, path_column="path")
 

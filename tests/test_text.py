@@ -160,7 +160,7 @@ def test_an_export_records_how_words_are_read_and_prediction_warns_if_it_reads_o
         load_predictor(export.folder / "model.onnx")
 
 
-def test_prediction_adds_the_words_that_it_reads(told, monkeypatch, tmp_path):
+def test_prediction_adds_the_words_that_it_reads(told, monkeypatch, tmp_path, capsys):
     from postergenre.predict import scorer
     from postergenre.predict.job import predict_folder
 
@@ -182,6 +182,7 @@ def test_prediction_adds_the_words_that_it_reads(told, monkeypatch, tmp_path):
     pd.DataFrame({"path": [*shown.paths, str(damaged)]}).to_csv(tmp_path / "list.csv", index=False)
     given = {"model": str(export.folder / "model.ts"), "images": str(tmp_path / "list.csv")}
     predict_folder(PredictParams(**given, output=str(tmp_path / "found.csv")))
+    assert "The words on each picture are read too" in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "found.csv", keep_default_na=False)
     scores = table[evaluated.run.genres].iloc[:-1].astype(float).to_numpy()
     assert np.abs(scores - shown.scores).max() < 2e-3

@@ -420,6 +420,8 @@ def predict_folder(
     model = model or export_run(Params()).folder / "model.ts"
     predictor = load_predictor(model, mixed_precision=params.mixed_precision)
     check_columns(predictor.genres)
+    if predictor.words:
+        print("The words on each picture are read too, which takes longer than the network.", flush=True)
     shards = _shards_of(params, output, model, images)
     n = len(shards.rows)
     shown = np.unique(np.linspace(0, n - 1, min(params.n_shown, n)).round().astype(int))

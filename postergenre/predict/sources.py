@@ -47,8 +47,10 @@ def _nearest_to(
     path: Path,  # that is not there
     pattern: str,  # of what may be meant
 ) -> str:
-    "Return ' Did you mean ...?' with the closest name next to a path, or an empty string if none is close."
-    return nearest(path.name, [other.name for other in path.parent.glob(pattern) if other.exists()])
+    "Return ' Did you mean ...?' with a name close to the first missing part of a path; an empty string if none is."
+    missing = next((part for part in (*reversed(path.parents), path) if not part.exists()), path)
+    others = missing.parent.glob(pattern if missing == path else "*/")
+    return nearest(missing.name, [other.name for other in others if other.exists()])
 
 
 def _names_in(
@@ -60,7 +62,8 @@ def _names_in(
     if folder.is_file():
         raise FileNotFoundError(f"`images`: {folder} is a file. Give a folder.")
     if not folder.is_dir():
-        raise FileNotFoundError(f"`images`: {folder} is not there.{_nearest_to(folder, '*/')} Give a folder.")
+        near = _nearest_to(folder, "*/")
+        raise FileNotFoundError(f"`images`: {folder} is not there.{near} Give a folder or a list of images.")
     pictures, others, start = [], [], len(os.path.join(folder, ""))
     for path in list_files(folder):  # text, because a million Path objects take half a gigabyte
         name = path[start:].replace(os.sep, "/")
