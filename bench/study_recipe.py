@@ -1,7 +1,7 @@
 """What fine-tuning adds to the head, what each overlay adds to fine-tuning, and what either costs.
 
-Two sweeps train the runs: the recipe with three seeds, and every overlay of it with two. All choices are made on
-validation posters; `tested` measures what was chosen on test posters, once.
+Two sweeps train the runs: the recipe, and every overlay of it. All choices are made on validation posters; `tested`
+measures what was chosen on test posters, once.
 """
 
 from collections.abc import Callable

@@ -4,7 +4,7 @@
 # `INFERENCE_NUM_THREADS: 1` is how to divide a machine: a compiled network per thread of a program, or per process. But
 # the CPU plugin pins the thread that computes to the first core that the process may use, for as long as the inference
 # lasts, and does not look at what other networks or processes have taken. The two halve each other's speed while `top`
-# shows an idle core. `ENABLE_CPU_PINNING: False`, of the core or of each network, helps, and a network alone is no slower.
+# shows an idle core. `ENABLE_CPU_PINNING: False`, of the core or of each network, helps.
 #
 # Seen, on two idle cores: two networks in two threads of a process, and two in two processes, all on the first core alone;
 # without pinning, on any core, and 2.0 to 2.1 times as fast (printed, not checked, as other work on the machine counts).

@@ -63,8 +63,11 @@ def kill_everywhere(
         for state in states:
             put_back(state, folder)
             check()
-            finished = {name: content for name, content in files_in(folder).items() if ".tmp" not in name}
-            finished = {name: content for name, content in finished.items() if "tensorboard" not in name}
+            finished = {
+                name: content
+                for name, content in files_in(folder).items()
+                if ".tmp" not in name and "tensorboard" not in name
+            }
             there = finished, names_in(folder)
             if there == seen:
                 continue  # nothing new was left behind, so the same comes of it
