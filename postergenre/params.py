@@ -359,7 +359,7 @@ class PredictParams(WorkerParams):
         None, "[i, n]: only part i of n equal parts, so that n machines can share the images; none: all"
     )
     shard_size: int | None = parameter(
-        None, "size of a shard, after each of which a killed job can resume; none: 256 to 4,096", "images", ge=1
+        None, "size of a shard, after each of which a killed job can resume; none: 32 to 4,096", "images", ge=1
     )
     batch_size: int | None = parameter(None, "size of a batch; none: chosen for the machine", "posters", ge=1)
     num_workers: int | None = parameter(

@@ -115,14 +115,6 @@ def _write_shard(
         file.flush()
         os.fsync(file.fileno())
 
-# %% ../../nbs/53_predict.job.ipynb #892e532a
-def _read_shard(
-    shards: Shards,
-    number: int,  # of a shard
-) -> pd.DataFrame:
-    "Return the rows of a shard."
-    return pq.ParquetFile(shards.path(number)).read().to_pandas()
-
 # %% ../../nbs/53_predict.job.ipynb #0a6be2c1
 def _read_state(
     path: Path,
@@ -334,7 +326,7 @@ def _summarize(
     "Return the rows to show, the number of unreadable images, and that of readable ones without a genre."
     kept, n_unreadable, n_without = [], 0, 0
     for number in range(len(shards)):
-        table = _read_shard(shards, number)
+        table = pq.ParquetFile(shards.path(number)).read().to_pandas()
         table.index += number * shards.size
         if file is not None:
             table.to_csv(file, header=number == 0, index=False)
@@ -377,9 +369,11 @@ def _finish_job(
 # %% ../../nbs/53_predict.job.ipynb #98203bad
 def _shard_size(
     n: int,  # number of images
+    words: bool = False,  # read them too, which takes longer
 ) -> int:
-    "Return the size of a shard: 4,096 images, or fewer if 16 processes would not get one each."
-    return min(4096, 256 * max(1, n // (16 * 256)))  # complete batches, if of the default size
+    "Return the size of a shard: 4,096 images (256 with words), or fewer if 16 processes would not get one each."
+    smallest = 32 if words else 256  # complete batches, if of the default size
+    return min(16 * smallest, smallest * max(1, n // (16 * smallest)))
 
 
 def _shards_of(
@@ -387,10 +381,11 @@ def _shards_of(
     output: Path,
     model: Path,  # its file
     images: ImageList,
+    words: bool,  # read them too
 ) -> Shards:
     "Return the shards of a job, with a key that changes with everything that its rows depend on."
     part, n = tuple(params.shard or (1, 1)), len(images)
-    size = params.shard_size or _shard_size(n // part[1])
+    size = params.shard_size or _shard_size(n // part[1], words)
     about = {
         "layout": _LAYOUT,
         "model": hashlib.sha256(model.read_bytes()).hexdigest(),
@@ -422,7 +417,7 @@ def predict_folder(
     check_columns(predictor.genres)
     if predictor.words:
         print("The words on each picture are read too, which takes longer than the network.", flush=True)
-    shards = _shards_of(params, output, model, images)
+    shards = _shards_of(params, output, model, images, bool(predictor.words))
     n = len(shards.rows)
     shown = np.unique(np.linspace(0, n - 1, min(params.n_shown, n)).round().astype(int))
     with begun(shards, output, overwrite):
