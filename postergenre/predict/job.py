@@ -371,9 +371,9 @@ def _shard_size(
     n: int,  # number of images
     words: bool = False,  # read them too, which takes longer
 ) -> int:
-    "Return the size of a shard: 4,096 images (256 with words), or fewer if 16 processes would not get one each."
-    smallest = 32 if words else 256  # complete batches, if of the default size
-    return min(16 * smallest, smallest * max(1, n // (16 * smallest)))
+    "Return the size of a shard: 4,096 images, or fewer if 16 processes would not get one each; an eighth with words."
+    size = min(4096, 256 * max(1, n // (16 * 256)))
+    return size // 8 if words else size
 
 
 def _shards_of(
