@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# onnxruntime 1.32.0 on a CPU, onnx 1.23.2, torch 2.14.1: MaxPool keeps a NaN or drops it, by its place in the window
+# onnxruntime 1.32.0 on an x86-64 CPU, onnx 1.23.2, torch 2.14.1: MaxPool passes on one NaN of four, by its place
 #
-# torch's max_pool2d passes every NaN on, and ONNX Runtime's Relu does too. Its MaxPool drops most of them, and the place in
-# the window decides. So an exported ResNet gives finite scores for some pictures for which the network gives NaN, and a
-# check of its output finds only a part of them.
+# torch's max_pool2d passes on a NaN wherever it is, and ONNX Runtime's Relu does too. Its MaxPool keeps a NaN only where it is
+# the last value of its window, and otherwise returns the largest of the others. So a NaN inside an exported network may leave
+# finite scores, and whoever looks for NaN in the scores finds it or not by the place of a pixel.
 #
-# Seen, with a NaN at one of 60 random places: torch passed on 60, ONNX Runtime 10, in windows of 2 x 2 and of 3 x 3.
+# Seen, with a NaN at each of 1,024 places in turn, stride 2: torch passed on 1,024, ONNX Runtime 256, those in odd rows and
+# odd columns; the same for windows of 2 x 2 and of 3 x 3
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -17,7 +18,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper
 
-places = np.random.default_rng(0).integers(0, 32, (60, 2))
+places = [(row, column) for row in range(32) for column in range(32)]
 
 
 def session(node):
@@ -28,24 +29,25 @@ def session(node):
 
 
 def passed_on(function):
-    count = 0
+    found = []
     for row, column in places:
         images = np.zeros((1, 1, 32, 32), np.float32)
         images[0, 0, row, column] = np.nan
-        count += bool(np.isnan(function(images)).any())
-    return count
+        if np.isnan(function(images)).any():
+            found.append((row, column))
+    return found
 
 
 relu = session(helper.make_node("Relu", ["x"], ["y"]))
-print("Relu of ONNX Runtime passes on", passed_on(lambda images: relu.run(None, {"x": images})[0]), "of 60")
+by_relu = passed_on(lambda images: relu.run(None, {"x": images})[0])
+print("Relu of ONNX Runtime passes on", len(by_relu), "of", len(places))
+assert by_relu == places
 for side, stride, edge in ((2, 2, 0), (3, 2, 1)):
-    pool = session(
-        helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[side] * 2, strides=[stride] * 2, pads=[edge] * 4)
-    )
+    sizes = {"kernel_shape": [side] * 2, "strides": [stride] * 2, "pads": [edge] * 4}
+    pool, torch_pool = session(helper.make_node("MaxPool", ["x"], ["y"], **sizes)), torch.nn.MaxPool2d(side, stride, edge)
     runtime = passed_on(lambda images: pool.run(None, {"x": images})[0])
-    torch_pool = torch.nn.MaxPool2d(side, stride, edge)
     eager = passed_on(lambda images: torch_pool(torch.from_numpy(images)).numpy())
-    print(f"max pooling {side} x {side}: torch passes on {eager} of 60, ONNX Runtime {runtime}")
-    assert eager == 60 and 0 < runtime < 30
+    print(f"max pooling {side} x {side}: torch passes on {len(eager)}, ONNX Runtime {len(runtime)}, first {runtime[:3]}")
+    assert eager == places and runtime == [(row, column) for row, column in places if row % 2 and column % 2]
 PYTHON
 "$work/venv/bin/python" "$work/run.py"

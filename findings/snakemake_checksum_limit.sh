@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# snakemake 9.27.1: a file that is written again with the same content runs the rules after it again if it is large
+# snakemake 9.27.1: an unchanged file with a newer time runs the rules after it again if it is over a megabyte
 #
-# Snakemake records checksums of input files, and a newer file with the content of before runs nothing again, which can be
-# relied on while one tries it with small files. Above 1,000,000 bytes, time alone decides: a copied or restored
-# checkpoint trains, exports and predicts again. `--max-checksum-file-size` raises the limit, from the run on that has it.
+# Snakemake records checksums of input files, and a newer file with the content of before runs nothing again. Whoever tries that
+# with small files will rely on it. Above a limit, time alone decides: a checkpoint that was copied or restored exports and
+# predicts again. Only the help of `--max-checksum-file-size`, which raises the limit, says so.
 #
 # Seen, after `touch` of both inputs: small: nothing to do; large: "Updated input files"; with the option: nothing to do.
 set -euo pipefail
@@ -26,7 +26,7 @@ after_touch() { # of the input of $1; further options of snakemake follow
     sleep 1.1
     touch "${1%.out}.in"
     "$work/venv/bin/snakemake" --dry-run "$@" >said 2>&1
-    grep -o -e "Nothing to be done" -e "Updated input files" said | sort -u
+    grep -o -e "Nothing to be done" -e "Updated input files" said | sort -u || cat said >&2
 }
 
 small=$(after_touch small.out)
