@@ -41,6 +41,7 @@ for number in (6, 1):
     print(f"rec_batch_num {number}: alone {alone} ({sure:.2f}), next to a long line {beside} ({less:.2f})")
 (alone, sure), (beside, less) = seen[6]
 assert alone == "www" and beside != alone and less < sure - 0.1, "the long line changes nothing any more"
-assert {text for text, _ in seen[1]} == {alone} and np.allclose([score for _, score in seen[1]], sure), "lines depend on each other in batches of one too"
+texts, scores = zip(*seen[1], strict=True)
+assert texts == (alone, alone) and np.allclose(scores, sure), "lines depend on each other in batches of one too"
 PYTHON
 "$work/venv/bin/python" "$work/run.py"
