@@ -53,14 +53,15 @@ demo: install
 	python -c "import sys; from postergenre.report.comparison import shortfall; sys.exit(shortfall('demo_full', 0.8, 0.3))"
 	echo "The demo took $$((SECONDS - started)) s. Results: runs/demo_*; executed notebooks: runs/demo_*.ipynb"
 
-# a temporary runs folder, so that each test run starts from nothing; one thread each, for two notebooks or test files at a time
+# a temporary runs folder, so that each test run starts from nothing; three notebooks or test files at a time, with one thread
+# each, because many wait for a process or a disk; tests/conftest.py puts the long files first
 test: install
 	@export RUNS_PATH=$$(mktemp -d) OMP_NUM_THREADS=1
 	trap 'rm -rf "$$RUNS_PATH"' EXIT
 	unset ROOT_PATH
-	nbdev_test --n_workers 2 2>&1 | tee "$$RUNS_PATH/nbdev_test.log"
+	nbdev_test --n_workers 3 2>&1 | tee "$$RUNS_PATH/nbdev_test.log"
 	grep -q 'Success' "$$RUNS_PATH/nbdev_test.log" # it exits 0 where it found no notebook at all
-	python -m pytest --numprocesses 2 --dist loadfile
+	python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # nothing is executed or fetched; a warning, such as a link to nowhere, is an error
 book: $(VENV)/.installed-book

@@ -1,5 +1,6 @@
 """What the tests share: a runs folder, papermill as a user calls it, and one whole chain at small scale."""
 
+import multiprocessing
 import os
 import shlex
 import shutil
@@ -37,6 +38,17 @@ QUICK = {
     "n_epochs": 1,
     "num_iteration_on_epoch": 3,
 }
+# the files that take longest: a worker of pytest that began one last would leave the others idle
+LONG = """
+    workflow any_network launch runs evaluate processes shared_jobs bench wheel terminal book sweep predict resume
+    ensemble stages mixing readme chain
+""".split()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    "Put the files that take longest first."
+    places = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +94,22 @@ def in_fork():
         pytest.skip("forks of a process with torch are tried on Linux only")
     forking.prepare()
     return forking.in_fork
+
+
+@pytest.fixture
+def exit_code(request, own_runs):
+    "Calls a function in another process, with this environment; returns the exit code, which is negative for a signal."
+    if sys.platform == "linux":  # a fork saves the seconds of the imports
+        in_fork = request.getfixturevalue("in_fork")
+        return lambda function, *given: in_fork(function, *given, environment=dict(os.environ)).returncode
+
+    def call(function, *given) -> int:
+        process = multiprocessing.get_context("spawn").Process(target=function, args=given)
+        process.start()
+        process.join()
+        return process.exitcode
+
+    return call
 
 
 @pytest.fixture(scope="session")

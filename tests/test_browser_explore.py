@@ -83,6 +83,8 @@ def lines(path) -> list[str]:
 
 def test_the_other_views(lab, page, shots):
     "On the page that the test above has left."
+    from playwright.sync_api import expect
+
     tab = page.locator(".lm-TabBar-tabLabel")
     for name in ("Genres", "Genres together", "Audit"):
         tab.get_by_text(name, exact=True).click()
@@ -94,8 +96,7 @@ def test_the_other_views(lab, page, shots):
             images = page.locator(".widget-image:visible")
             before = images.get_attribute("src")
             page.get_by_role("button", name="share of the row's genre").click()
-            page.wait_for_timeout(500)
-            assert images.count() == 1 and images.get_attribute("src") != before
+            expect(images).not_to_have_attribute("src", before, timeout=10_000)  # of a single image
     tab.get_by_text("Augmentation", exact=True).click()
     page.locator("pre:visible", has_text="augmentations: light").wait_for(timeout=60_000)
     tiles = page.locator(".pg-tile:visible")

@@ -89,10 +89,11 @@ def test_the_range_picked_with_the_slider_is_in_the_params_file(page, picker, sh
     handles = page.locator(".noUi-handle")
     assert handles.count() == 2
     handles.nth(1).focus()
+    shown = read_out(page)
     for _ in range(4):
         page.keyboard.press("ArrowLeft")
         page.wait_for_timeout(300)
-    shown = read_out(page)
+    shown = settled(page, shown)
     page.get_by_text("This would change in head.yaml").wait_for(timeout=20_000)
     assert picker.read_text(encoding="utf-8") == before
     page.get_by_role("button", name="Write range").click()

@@ -12,18 +12,20 @@ from PIL import Image
 
 @pytest.fixture(scope="module")
 def visit(page, served, shown, copied):
-    "The page of the fine-tuned run, opened: its address, and what was asked of other machines."
+    "The page of the fine-tuned run, opened: its address, what was asked of other machines, and the seconds it took."
     images = next(shown.glob("demo_posters_*")) / "Images"
     set_parameters(copied / "nbs" / "try_it.ipynb", model=str(shown / "full" / "model.ts"), examples=str(images))
     address = served("try_it.ipynb")
     asked, kept_back = set(), set()
     page.on("request", lambda request: asked.add(request.url))
     page.on("requestfailed", lambda request: kept_back.add(request.url) if request.failure == "csp" else None)
+    started = time.monotonic()
     page.goto(address, timeout=90_000)
     page.get_by_role("button", name="Choose posters").wait_for(timeout=120_000)
     page.locator("tr[data-genre]").first.wait_for(timeout=30_000)
+    seconds = time.monotonic() - started
     elsewhere = {url for url in asked - kept_back if not url.startswith((address, "data:", "blob:"))}
-    return address, elsewhere
+    return address, elsewhere, seconds
 
 
 def give(page, *files) -> None:
@@ -105,7 +107,7 @@ def test_a_file_far_too_large_gets_a_sentence_and_the_page_lives_on(page, visit,
 
 
 def test_the_page_shows_no_source_and_serves_no_file(page, visit):
-    address, elsewhere = visit
+    address, elsewhere, _ = visit
     assert not elsewhere
     assert "read_parameters" not in page.content() and "TryParams" not in page.content()
     for path in ("voila/files/pick_lr.ipynb", "voila/files/settings.ini", "voila/files/../voila.json"):
@@ -159,14 +161,14 @@ def test_posters_are_dropped_pasted_and_given_several_at_once(page, visit, shown
 
 def test_a_later_visitor_finds_a_page_of_their_own_that_is_ready(browser, visit):
     "The server keeps a kernel that has run the page; each visitor gets one of their own."
-    seconds = []
-    while len(seconds) < 4 and min(seconds, default=99) > 5:
-        time.sleep(15)  # until the next kernel is ready
+    seconds = [visit[2]]
+    while len(seconds) < 10 and min(seconds) > visit[2] / 2:
+        time.sleep(5)  # until the next kernel is ready
         started, other = time.monotonic(), browser.new_page()
         other.goto(visit[0], timeout=90_000)
         other.locator("tr[data-genre]").first.wait_for(timeout=90_000)
         seconds.append(time.monotonic() - started)
         assert other.locator("[data-click]").count() == 0  # nothing of other visitors
         other.close()
-    print(f"a later visitor waits {min(seconds):.1f} s")
-    assert min(seconds) < 5, seconds
+    print(f"the first visitor waited {visit[2]:.1f} s, a later one {min(seconds):.1f} s")
+    assert min(seconds) < visit[2] / 2, seconds

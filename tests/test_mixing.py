@@ -1,6 +1,5 @@
 """Mixed posters, smaller inputs, and losses for missing genres: what the network sees, and bits after a kill."""
 
-import multiprocessing
 import signal
 from unittest.mock import patch
 
@@ -21,7 +20,6 @@ from postergenre.train.losses import SPLCLoss
 from postergenre.train.runs import release
 from postergenre.train.setup import prepare
 
-SPAWNED = multiprocessing.get_context("spawn")  # OpenVINO does not survive a fork
 STEPS = SMALL["num_iteration_on_epoch"]
 SIZES = {1: [32, 32], 2: [48, 32]}
 PLAIN = {
@@ -55,14 +53,11 @@ def recipe(name: str, **changed) -> dict:
 
 
 @pytest.mark.parametrize("kind", CHANGED)
-def test_a_killed_run_ends_with_the_same_weights(kind):
+def test_a_killed_run_ends_with_the_same_weights(kind, exit_code):
     changed = CHANGED[kind]
     peaceful = train(recipe(f"{kind}_peaceful", **changed))
     # in the third epoch, in which the input grows, stages are unfrozen, and SPLC starts to correct
-    child = SPAWNED.Process(target=train_and_die, args=(recipe(kind, **changed), 2 * STEPS + 1))
-    child.start()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
+    assert exit_code(train_and_die, recipe(kind, **changed), 2 * STEPS + 1) == -signal.SIGKILL
     killed = train(recipe(kind, **changed))
     one, other = (load_plain(run.folder / "state.pth") for run in (killed, peaceful))
     for part in ("model", "ema"):

@@ -1,7 +1,6 @@
 """Staged fine-tuning: frozen stages stay still, learn when they should, and a killed run ends with the same bits."""
 
 import json
-import multiprocessing
 import signal
 
 import pandas as pd
@@ -21,7 +20,6 @@ from postergenre.train.runs import release
 from postergenre.train.setup import prepare
 from postergenre.train.training import train_run
 
-SPAWNED = multiprocessing.get_context("spawn")  # OpenVINO does not survive a fork
 STEPS = SMALL["num_iteration_on_epoch"]
 STAGED = {
     **SMALL,
@@ -120,13 +118,10 @@ def test_the_groups_keep_their_ratio_to_the_schedule(peaceful):
 
 
 @pytest.mark.parametrize("lives", [(6,), (9,), (14, 5)], ids=["before", "in the epoch of", "between two and after"])
-def test_a_run_killed_around_an_unfreezing_ends_with_the_same_weights(peaceful, lives):
+def test_a_run_killed_around_an_unfreezing_ends_with_the_same_weights(peaceful, lives, exit_code):
     name = f"killed_{'_'.join(map(str, lives))}"
     for steps in lives:
-        child = SPAWNED.Process(target=train_and_die, args=(staged(name), steps))
-        child.start()
-        child.join()
-        assert child.exitcode == -signal.SIGKILL
+        assert exit_code(train_and_die, staged(name), steps) == -signal.SIGKILL
     killed = train(staged(name))
     assert killed.epoch == 5 and killed.model.frozen == {}
     pairs = (killed.folder / "state.pth", peaceful.folder / "state.pth")
