@@ -26,14 +26,17 @@ from .classifier import PosterClassifier
 def _evaluating(
     model: nn.Module,  # in any mode
 ) -> Iterator[None]:
-    "Switch a model to eval mode within the block, and restore the mode of each module afterwards."
+    "Switch a model to eval mode, with no gradient for its weights, within the block; restore both afterwards."
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    model.eval().requires_grad_(False)
     try:
         yield
     finally:
         for module, training in modes.items():
             module.training = training
+        for weight in learning:
+            weight.requires_grad_()
 
 # %% ../../nbs/55_model.attribution.ipynb #aac04971
 class _Layout(NamedTuple):
@@ -123,6 +126,13 @@ def _last_map(
     return maps[0][0], maps[0][2]  # nothing in this image matters
 
 # %% ../../nbs/55_model.attribution.ipynb #5a4c1e05
+class _Leaf(nn.Module):
+    "Pass on a map as the start of the graph."
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return maps.detach().requires_grad_()
+
+
 @contextlib.contextmanager
 def _grad_cam_of(
     model: PosterClassifier,  # in any mode; restored afterwards
@@ -131,7 +141,7 @@ def _grad_cam_of(
     "Yield Grad-CAM of the last feature map; leave no trace of it afterwards."
     with _evaluating(model), torch.enable_grad():
         layer, layout = _last_map(model, image)
-        seen = nn.Identity()
+        seen = _Leaf()
         handle = layer.register_forward_hook(
             lambda module, given, output: layout.from_map(seen(layout.to_map(output)), output)
         )
