@@ -1,7 +1,7 @@
 """What fine-tuning adds to the head, what each overlay adds to fine-tuning, and what either costs.
 
-Two sweeps train the runs: the recipe, and every overlay of it. All choices are made on validation posters; `tested`
-measures what was chosen on test posters, once.
+A sweep trains the runs: the recipe of `params/full.yaml`, and every overlay of it. All choices are made on validation
+posters; `tested` measures the recipe on test posters.
 """
 
 from collections.abc import Callable
@@ -34,9 +34,8 @@ from postergenre.values import Flag
 class StudyRecipeParams(Schema):
     "Parameters of the study `study_recipe`."
 
-    recipe: str = parameter("bench/study_recipe.yaml", "sweep file of the recipe, with several seeds", min_length=1)
-    screening: str = parameter("bench/study_screening.yaml", "sweep file of the overlays, each alone", min_length=1)
-    test: Flag = parameter(False, "measure the best recipe and its head on test posters, for good")
+    sweep: str = parameter("bench/study_recipe.yaml", "sweep file of the recipe and its overlays", min_length=1)
+    test: Flag = parameter(False, "measure the recipe and its head on test posters, for good")
 
 
 def finished_runs(plan: Plan) -> dict[str, list[PlannedRun]]:
@@ -135,7 +134,6 @@ def learning_curves(plan: Plan, name: str) -> pd.DataFrame:
 def plot_frontier(
     plan: Plan,
     compared: pd.DataFrame,  # from `compare_with`, of the same plan
-    screened: pd.DataFrame,  # from `compare_with`, of the overlays
 ) -> Figure:
     "Plot macro AP over seconds: the head, fine-tuning from it, and where each overlay ends."
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -147,13 +145,14 @@ def plot_frontier(
     axes.plot(seconds, values, marker=".", label="full, from the best epoch of each head")
     both = compared.loc["full and head"]
     axes.plot(both["seconds"], both["macro_ap"], "D", label="full and head, logits averaged")
-    others = screened.drop(["head", "full", "full and head"], errors="ignore")
-    # machines are busier at some times than at others, so only ratios to the base of the same sweep can be shown
-    places = others["seconds"] * compared.loc["full", "seconds"] / screened.loc["full", "seconds"]
-    axes.scatter(places, others["macro_ap"], marker="x", color="0.4", label="full with an overlay")
-    for label, place in places.items():
-        at = (place, others.loc[label, "macro_ap"])
-        axes.annotate(label, at, (4, -9), textcoords="offset points", fontsize=7)
+    others = compared.drop(["head", "full", "full and head"])
+    axes.scatter(others["seconds"], others["macro_ap"], marker="x", color="0.4", label="full with an overlay")
+    line = {"arrowstyle": "-", "color": "0.8", "linewidth": 0.7, "relpos": (0, 0.5)}
+    for place, (label, at) in enumerate(others[["seconds", "macro_ap"]].iterrows()):  # the highest first
+        to = (1.03, 0.95 - 0.055 * place)
+        axes.annotate(
+            label, at, to, textcoords="axes fraction", arrowprops=line, fontsize=7, verticalalignment="center"
+        )
     axes.set_xlabel("seconds of head and fine-tuning together")
     axes.set_ylabel("macro AP on validation posters")
     axes.legend(loc="lower right")
@@ -162,8 +161,8 @@ def plot_frontier(
 
 
 def tested(plan: Plan) -> pd.DataFrame:
-    "Choose the best variant for good, and compare it with its head on test posters, which no choice may follow."
-    chosen = choose_variant(plan, "best")["variant"]
-    stages = measure_stages(plan, scored_test_posters, ["head", chosen])
+    "Choose the recipe for good, and compare it with its head on test posters, which no choice may follow."
+    choose_variant(plan, "base")
+    stages = measure_stages(plan, scored_test_posters, ["head", "base"])
     stages["measured"] = stages["measured"].map(on_same_posters)
     return compare_with(stages, "head")

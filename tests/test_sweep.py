@@ -180,7 +180,7 @@ def test_the_study_compares_each_run_with_its_own_head(folded):
     curve = study_recipe.learning_curves(folded, "base")
     assert len(curve) == TINY["n_epochs"] and 0 < curve["seconds"].iloc[0] < curve["seconds"].iloc[1]
     assert curve["seconds"].iloc[-1] <= seconds["full"]
-    assert len(study_recipe.plot_frontier(folded, table, table).axes[0].lines) == 3
+    assert len(study_recipe.plot_frontier(folded, table).axes[0].lines) == 3
 
 
 def test_the_study_shows_no_result_of_another_sweep(place):
