@@ -109,6 +109,15 @@ def test_a_page_about_runs_opens_without_torch(page):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+def test_a_prediction_starts_without_libraries_that_only_others_need():
+    slow = re.compile(r"^(from|import) (sklearn|onnxruntime|captum)\b", re.MULTILINE)
+    modules, needed = {module_name(path): path for path in PACKAGE}, {"predict.job"}
+    while more := {name for each in needed for name in imports(modules[each])} - needed:
+        needed |= more
+    assert "text.words" in needed and "export.files" in needed
+    assert not [name for name in needed if slow.search(modules[name].read_text(encoding="utf-8"))]
+
+
 @pytest.mark.parametrize("name", ["postergenre", *(f"postergenre.{name}" for name in SUBPACKAGES)])
 def test_what_a_package_offers_is_there(name):
     package = importlib.import_module(name)

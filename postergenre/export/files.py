@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pandas as pd
 import torch
 from google.protobuf.message import DecodeError
@@ -217,6 +216,8 @@ def load_onnx(
     content: bytes,  # of a `.onnx` file
 ) -> Callable[[Tensor], Tensor]:
     "Return a function from images (batch, 3, height, width) uint8 to scores (batch, genres), run by ONNX Runtime."
+    import onnxruntime  # only jobs with such a file wait for it
+
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 

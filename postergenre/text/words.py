@@ -22,8 +22,6 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from scipy.special import expit, logit
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 
 from ..errors import ConfigError
 from ..metrics.intervals import difference_in_words, digits_apart, effect_in_words, paired_difference
@@ -100,6 +98,10 @@ def fit_words(
     most: int = 30000,  # largest number of terms, the most frequent ones
 ) -> WordModel:
     "Fit one logistic regression per genre; raise `ConfigError` if too few posters have words."
+    # imported here, because it takes most of a second that a prediction can do without
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
     counter = TfidfVectorizer(analyzer=_all_terms, min_df=least, max_features=most, sublinear_tf=True)
     try:
         counted = counter.fit_transform(texts)
