@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['Positive', 'NotNegative', 'PositiveShare', 'BelowOne', 'Count', 'NEUTRAL', 'UNINTERESTING', 'OF_OTHER_JOBS',
            'kind_of', 'describe', 'make_params', 'check_arguments', 'check_kwargs', 'read_parameters',
-           'read_params_file', 'write_params_file', 'run_folder', 'replace_run_name', 'differences', 'data_root',
-           'with_root', 'find_model', 'check_model', 'describe_extras']
+           'read_params_file', 'write_params_file', 'params_digest', 'run_folder', 'replace_run_name', 'differences',
+           'data_root', 'with_root', 'find_model', 'check_model', 'describe_extras']
 
 # %% ../nbs/04_config.ipynb #67d76460
+import hashlib
 import inspect
 import os
 import re
@@ -288,6 +289,16 @@ def write_params_file(
     with write_atomically(path) as unfinished:
         YAML().dump(commented, unfinished)
 
+
+def params_digest(
+    path: Path,  # file from `write_params_file`
+) -> str | None:
+    "Return the SHA-256 of a params file without the name of the run, which may change; None if there is no file."
+    if not path.is_file():
+        return None
+    lines = [line for line in path.read_bytes().splitlines() if not line.startswith(b"experiment_name:")]
+    return hashlib.sha256(b"\n".join(lines)).hexdigest()
+
 # %% ../nbs/04_config.ipynb #f881586d
 _PLACES = ("num_workers", "cache", "cache_path", "cache_limit", "n_processes", "n_nodes", "node_rank", "rendezvous")
 NEUTRAL = ("overwrite", "quiet", "keep", "trackers", *_PLACES)
@@ -303,7 +314,8 @@ def run_folder(
     return runs_path() / params.experiment_name
 
 # %% ../nbs/04_config.ipynb #5a4c1e11
-_NAME_IN = rb"""(?m)(^experiment_name:[ \t]*|"experiment_name": |^- name: |^# |Evaluation of )(["']?)%b\2(?=[\s,<]|$)"""
+_NAME_IN = rb"""(?m)(%b)(["']?)%b\2(?=[\s,<]|$)"""
+_BEFORE_NAME = rb'"experiment_name": |^- name: |^# |Evaluation of '
 
 
 def replace_run_name(
@@ -313,7 +325,8 @@ def replace_run_name(
 ) -> None:
     "Replace the name of a run in one of its files, and leave other texts that contain it."
     if path.is_file():
-        pattern, name = re.compile(_NAME_IN % re.escape(old.encode())), new.encode()
+        before = rb"^experiment_name:[ \t]*" if path.suffix == ".yaml" else _BEFORE_NAME
+        pattern, name = re.compile(_NAME_IN % (before, re.escape(old.encode()))), new.encode()
         text = pattern.sub(lambda at: at[1] + (b'"%b"' % name if b":" in at[1] else name), path.read_bytes())
         with write_atomically(path) as unfinished:
             unfinished.write_bytes(text)

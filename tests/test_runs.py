@@ -105,6 +105,16 @@ def test_a_damaged_file_is_named_and_overwrite_helps(run, file, jobs, mended_by,
     job(jobs[0])
 
 
+def test_parameters_that_were_cut_between_lines_or_changed_are_refused(run):
+    written = (run / "params.yaml").read_text()
+    middle = written.index("\nn_epochs:") + 1
+    for text in (written[:middle], written.replace("\nn_epochs: ", "\nn_epochs: 1"), "null\n", "# nothing\n"):
+        (run / "params.yaml").write_text(text)
+        for name in ("train", "swa", "export", "evaluate"):
+            with pytest.raises(ConfigError, match=r"runs/run/params\.yaml cannot be read: it is incomplete, or was"):
+                job(name)
+
+
 def test_a_finished_run_is_shown_and_evaluated_without_its_state(run, capsys):
     before = job("train")
     (run / "state.pth").unlink()
