@@ -8,11 +8,12 @@ __all__ = ['Flag', 'Number', 'Kwargs', 'Items', 'ByEpoch', 'plain_flag', 'kinds_
 # %% ../nbs/02_values.ipynb #6c5b488d
 import contextlib
 import re
+import sys
 import types
 import typing
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import AfterValidator, BeforeValidator
 from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -42,6 +43,20 @@ def _plain_number(
         return [_plain_number(item) for item in value]
     return value
 
+# %% ../nbs/02_values.ipynb #3f9a61c2
+def _check_numbers(
+    value: Any,  # any value from YAML
+    name: str = "one",  # name of the value, for the message
+) -> Any:
+    "Return the value; raise `ValueError` for a number in it that is infinite, NaN or too large, however deeply nested."
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+        raise ValueError(f"finite numbers, but {name} is {value if isinstance(value, float) else 'too large'}")
+    for key, item in value.items() if isinstance(value, dict) else ():
+        _check_numbers(item, str(key))
+    for item in value if isinstance(value, list) else ():
+        _check_numbers(item, name)
+    return value
+
 # %% ../nbs/02_values.ipynb #980686d7
 def plain_flag(
     value: Any,  # any value from a command line
@@ -52,9 +67,9 @@ def plain_flag(
 
 Flag = Annotated[bool, BeforeValidator(plain_flag)]
 Number = Annotated[float, BeforeValidator(_plain_number)]
-Kwargs = Annotated[dict[str, Any], BeforeValidator(_plain_number)]
-Items = Annotated[list[Any], BeforeValidator(_plain_number)]
-ByEpoch = Annotated[dict[Any, Any], BeforeValidator(_plain_number)]
+Kwargs = Annotated[dict[str, Any], BeforeValidator(_plain_number), AfterValidator(_check_numbers)]
+Items = Annotated[list[Any], BeforeValidator(_plain_number), AfterValidator(_check_numbers)]
+ByEpoch = Annotated[dict[Any, Any], BeforeValidator(_plain_number), AfterValidator(_check_numbers)]
 
 # %% ../nbs/02_values.ipynb #7d10ac60
 def kinds_of(

@@ -32,6 +32,12 @@ BAD = {
     "no such folder": ({"root_path": "no/such/folder"}, ["no/such/folder"]),
     "larger batch than posters": ({"batch_size": 1000}, ["`batch_size`: given 1,000; allowed: at most 1"]),
     "eps of zero": ({"optimizer_kwargs": {"lr": 0.1, "eps": 0}}, ["eps is 0; allowed: a number, above 0"]),
+    "infinite decay": ({"optimizer_kwargs": {"lr": 0.1, "weight_decay": float("inf")}}, ["weight_decay is inf"]),
+    "no momentum": (
+        {"optimizer": "SGD", "optimizer_kwargs": {"lr": 0.1, "momentum": float("nan")}},
+        ["momentum is nan"],
+    ),
+    "infinite patience": ({"callbacks": [{"early_stopping": {"patience": float("inf")}}]}, ["patience is inf"]),
     "one beta": ({"optimizer_kwargs": {"lr": 0.1, "betas": [0.9]}}, ["`optimizer_kwargs`: AdamW rejects"]),
     "unknown part": ({"callbacks": [{"freeze": {"parts": ["nosuch"]}}]}, ["nosuch", "backbone"]),
     "unknown stages": ({"callbacks": [{"freeze": {"stages": 99}}]}, ["stages of freeze is 99", "Its stages: stem: "]),
@@ -56,6 +62,16 @@ def test_prepare_refuses(case, runs, monkeypatch):
     message = str(caught.value)
     assert all(part in message for part in parts), message
     assert not (runs / "bad").exists()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), "-1e999", 10**400])
+def test_no_parameter_holds_a_number_that_is_not_finite(number):
+    holding = {dict: {"a": number}, list: [{"a": {"b": [number]}}], float: number}
+    for name, field in Params.model_fields.items():
+        kinds = kinds_of(field.annotation)
+        for value in (value for kind, value in holding.items() if kind in kinds):
+            with pytest.raises(ConfigError, match=rf"`{name}`: given .*(finite|allowed: [a-z])"):
+                make_params({name: value})
 
 
 def test_the_command_line_fails_with_the_sentence_and_no_run(papermill, runs):
