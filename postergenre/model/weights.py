@@ -234,17 +234,41 @@ def load_stage(
     return pd.concat([moved, report], ignore_index=True) if len(moved) else report
 
 # %% ../../nbs/25_model.weights.ipynb #6a2c0912
+_OLDER = b"\x80\x02\x8a\nl\xfc\x9cF\xf9"  # begin of a file that is not a zip file, from torch.save
+
+
+def _problem_of(
+    path: Path,  # weights file
+    error: Exception,  # error that reading it raised
+) -> str:
+    "Describe in words what the file holds instead of tensors by name."
+    with path.open("rb") as file:
+        begin = file.read(12)
+    if not begin:
+        return "it is empty"
+    if path.suffix != ".safetensors" and not begin.startswith((b"PK", _OLDER)):
+        return f"it is another kind of file, which begins with {begin!r}"
+    if re.search("weights.only", str(error), re.IGNORECASE):
+        return "it contains code, such as an entire model, and code in files is never run"
+    if not isinstance(error, AttributeError):  # which timm raises unless it finds a dict with names
+        return str(error).partition("\n")[0] or type(error).__name__
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(content, dict):
+        return f"it holds no tensors by name, but entries with the names {', '.join(map(str, list(content)[:3]))}"
+    kinds = {torch.Tensor: "a single tensor", list: "a list", tuple: "a list", str: "text"}
+    found = next((words for kind, words in kinds.items() if isinstance(content, kind)), type(content).__name__)
+    return f"it holds {found}, not tensors by name"
+
+
 def _describe_unreadable(
     path: Path,  # weights file
     error: Exception,  # error that reading it raised
 ) -> str:
     "Describe what is wrong with the file and what to do, without a library's advice to load it unsafely."
-    problem = str(error).partition("\n")[0]
-    if re.search("weights.only", str(error), re.IGNORECASE):
-        problem = "it contains code, such as an entire model, and code in files is never run"
     return (
-        f"`pretrained_file`: {path} cannot be read as weights: {problem}. Allowed: a .safetensors file, or a state "
-        "dict written by torch.save. Write one with `safetensors.torch.save_file(model.state_dict(), ...)`."
+        f"`pretrained_file`: {path} cannot be read as weights: {_problem_of(path, error)}. Allowed: a "
+        ".safetensors file, or a state dict written by torch.save. Write one with "
+        "`safetensors.torch.save_file(model.state_dict(), ...)`."
     )
 
 # %% ../../nbs/25_model.weights.ipynb #924d8ff8
