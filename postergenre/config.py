@@ -351,6 +351,8 @@ def data_root(
             "The environment variable ROOT_PATH is set, but empty. Set it to the data folder, or unset it to draw demo "
             "posters."
         )
+    if given and not params.root_path:
+        make_params({"root_path": given}, where="the environment variable ROOT_PATH")  # checked as the parameter is
     return resolve_path(given) if given else None
 
 # %% ../nbs/04_config.ipynb #2f11c94f

@@ -77,6 +77,8 @@ def as_write_errors(
             problem = f"There is no space left in {path.parent} for {path.name} ({reason}). Free some space there"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             problem = f"Cannot write {path.name} to {path.parent} ({reason}). Make the folder writable"
+        elif error.errno == errno.EISDIR:
+            problem = f"Cannot write {path.name} to {path.parent}: a folder has that name. Move it away"
         else:
             raise
         words = f"{problem}, or write elsewhere (RUNS_PATH sets the folder of runs), and run the same command again."

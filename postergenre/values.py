@@ -94,6 +94,8 @@ def _check_text(
         raise ValueError("text without a NUL character")
     if any(len(part.encode("utf-8", "surrogateescape")) > 255 for part in text.split("/")):
         raise ValueError("text with at most 255 bytes in a name, the limit for the name of a file")
+    if len(text.encode("utf-8", "surrogateescape")) > 3000:  # the names of files are added to that of a folder
+        raise ValueError("text with at most 3,000 bytes; the limit for the path of a file is 4,096")
     return text
 
 # %% ../nbs/02_values.ipynb #7d10ac66

@@ -38,7 +38,12 @@ BAD = {
         ["momentum is nan"],
     ),
     "infinite patience": ({"callbacks": [{"early_stopping": {"patience": float("inf")}}]}, ["patience is inf"]),
-    "one beta": ({"optimizer_kwargs": {"lr": 0.1, "betas": [0.9]}}, ["`optimizer_kwargs`: AdamW rejects"]),
+    "one beta": (
+        {"optimizer_kwargs": {"lr": 0.1, "betas": [0.9]}},
+        ["betas is [0.9]; allowed: a list, each a number, 2 of"],
+    ),
+    "text as switch": ({"optimizer_kwargs": {"lr": 0.1, "amsgrad": "x"}}, ["amsgrad is 'x'; allowed: true or false"]),
+    "long path": ({"root_path": "ab/" * 2000}, ["`root_path`", "(6,002 characters)", "at most 3,000 bytes"]),
     "unknown part": ({"callbacks": [{"freeze": {"parts": ["nosuch"]}}]}, ["nosuch", "backbone"]),
     "unknown stages": ({"callbacks": [{"freeze": {"stages": 99}}]}, ["stages of freeze is 99", "Its stages: stem: "]),
     "growing rates": ({"layer_decay": 1.5}, ["`layer_decay`: given 1.5", "above 0, at most 1"]),

@@ -158,6 +158,18 @@ def test_what_the_audit_remembers_of_pictures_is_made_again_if_damaged(run, cont
     assert load_run_data(make_params(SMALL)).data_hash == before and remembered.stat().st_size > whole / 2
 
 
+def test_a_folder_in_the_place_of_a_file_is_told(run):
+    from postergenre.data.experiment import load_run_data
+
+    load_run_data(make_params(SMALL))
+    (remembered,) = run.parent.glob("pictures/*.npz")
+    remembered.unlink()
+    (remembered / "other").mkdir(parents=True)
+    with pytest.raises(WriteError, match=f"Cannot write {remembered.name} to .*: a folder has that name") as caught:
+        load_run_data(make_params(SMALL))
+    assert hasattr(caught.value, "_render_traceback_")
+
+
 # Full disks, and folders that may not be written to
 
 

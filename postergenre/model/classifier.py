@@ -427,7 +427,14 @@ def check_finite(
     source: str | Path,  # file of the weights, for the message
     state: dict[str, torch.Tensor],
 ) -> None:
-    "Raise `ConfigError` if a weight is infinite or NaN."
+    "Raise `ConfigError` if a weight is infinite or NaN, or of a kind that no network of the project has."
+    for name, value in state.items():
+        plain = value.layout == torch.strided and not (value.is_quantized or value.is_meta)
+        if not plain or value.is_floating_point() and value.itemsize < 2:
+            raise ConfigError(
+                f"{source} holds tensors that are sparse, quantized, of 8-bit floats or without values (first: "
+                f"{name}). Give a file with the same weights as dense tensors of 16-bit or 32-bit floats."
+            )
     wrong = not_finite(state)
     if wrong:
         raise ConfigError(

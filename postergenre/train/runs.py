@@ -48,7 +48,7 @@ def _read_checked(
         if not lacking:
             return content
         problem = f"lacks {', '.join(lacking)}"
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         problem = "is missing"
     except ValueError as error:
         problem = f"is damaged ({error})" if path.stat().st_size else "is empty"

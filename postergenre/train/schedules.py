@@ -11,9 +11,10 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from ..config import Positive, PositiveShare, check_arguments, check_kwargs
@@ -83,6 +84,23 @@ def _optimizer_class(
         )
     return getattr(torch.optim, name)
 
+# %% ../../nbs/34_train.schedules.ipynb #5b0c9d17
+def _check_types(
+    kind: type[torch.optim.Optimizer],
+    kwargs: dict[str, Any],  # arguments that it knows
+) -> None:
+    "Raise `ConfigError` for an argument of another type than its default; torch would find it in the first step only."
+    for name, value in kwargs.items():
+        default = inspect.signature(kind).parameters[name].default
+        if isinstance(default, tuple):
+            n, number = len(default), float | None if None in default else float
+            allowed = Annotated[list[number], Field(min_length=n, max_length=n)]
+        elif default is None:  # torch decides
+            allowed = bool | None
+        else:
+            allowed = bool if isinstance(default, bool) else float
+        check_arguments("optimizer_kwargs", allowed, **{name: list(value) if isinstance(value, tuple) else value})
+
 # %% ../../nbs/34_train.schedules.ipynb #d31dc132
 def create_optimizer(
     model: nn.Module,  # network whose frozen parts are already frozen
@@ -96,7 +114,9 @@ def create_optimizer(
     check_kwargs(kind, kwargs, "optimizer_kwargs", ("params",))
     if "lr" not in kwargs:
         raise ConfigError("`optimizer_kwargs`: lr, the base learning rate, is missing. Give a number above 0.")
-    check_arguments("optimizer_kwargs", Positive, **{key: kwargs[key] for key in ("lr", "eps") if key in kwargs})
+    _check_types(kind, kwargs)
+    positive = {key: kwargs[key] for key in ("lr", "eps") if isinstance(kwargs.get(key), int | float)}
+    check_arguments("optimizer_kwargs", Positive, **positive)
     groups = _parameter_groups(model, backbone_lr_factor, layer_decay)
     if not groups:
         raise ConfigError("`callbacks`: everything is frozen, so nothing can be trained. Leave the head unfrozen.")

@@ -23,7 +23,7 @@ from torch import nn
 
 from ..config import run_folder, with_root, write_params_file
 from ..data.dataset import PosterDataset, make_loader
-from ..data.experiment import cache_folder, check_validation, dataset_of, load_run_data
+from ..data.experiment import cache_bytes, cache_folder, check_validation, dataset_of, load_run_data
 from ..data.sampler import IterationSampler
 from ..data.split import Data, targets_of
 from ..errors import ConfigError, as_config_errors, nearest
@@ -219,7 +219,7 @@ def _features_for_head(
         params.feature_views,
         settings,
         run.accelerator,
-        int(params.cache_limit * 1e9),
+        cache_bytes(params),
         params.batch_size,
         params.num_workers,
         reusable=decoded.still_lasting if decoded is not None else lambda: False,
