@@ -113,7 +113,8 @@ def _as_option(
 ) -> str:
     "Return how to give a list or a mapping in a command line."
     given = error["input"]
-    item = given if isinstance(given, str) and re.fullmatch(r"[\w./-]{1,60}", given) else "..."
+    named = isinstance(given, str) and re.fullmatch(r"[\w./-]{1,60}", given) and given.lower() not in ("none", "null")
+    item = given if named else "..."
     value = {"list_type": f"[{item}]", "dict_type": "{...: ...}"}[error["type"]]
     return f" In a command line: -y '{{{name}: {value}}}'."
 

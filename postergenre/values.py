@@ -85,6 +85,17 @@ def kinds_of(
         return set().union(*map(kinds_of, arguments))
     return {origin or annotation}
 
+# %% ../nbs/02_values.ipynb #6e1d0a93
+def _kinds_of_items(
+    annotation: Any,  # type annotation of a parameter
+) -> set[Any]:
+    "Return the types that an item of a list may have, or the values it may take; an empty set if there is no list."
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is list:
+        return kinds_of(arguments[0])
+    parts = arguments if origin in (Annotated, types.UnionType, typing.Union) else ()
+    return set().union(*map(_kinds_of_items, parts))
+
 # %% ../nbs/02_values.ipynb #60ad2d7a
 def _check_text(
     text: str,
@@ -117,8 +128,9 @@ def as_meant(
     if kinds & {list, dict} and word[:1] in ("[", "{"):
         with contextlib.suppress(YAMLError):
             return YAML(typ="safe").load(value)
-    if list in kinds and word == "none" and "none:" in meaning:
-        return []
+    items = _kinds_of_items(field.annotation)
+    if items and word in ("none", "null") and "none" not in kinds and not items & {int, float}:
+        return []  # even if an item could have that name, which would then be given as [none]
     choices = [kind for kind in kinds if isinstance(kind, str)]
     return next((choice for choice in choices if choice.lower() == word), _check_text(value))
 

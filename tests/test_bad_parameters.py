@@ -187,6 +187,22 @@ def test_yaml_exponents_are_numbers():
     assert params.gradient_clip == 0.1 and params.scheduler_kwargs == {"max_lr": 0.0005}
 
 
+def test_none_is_an_empty_list_where_it_can_only_mean_that():
+    from postergenre.params import EvaluateParams, PickParams
+
+    lists = {Params: ("trackers", "callbacks", "drop_genres", "ensemble_members", "tta")}
+    lists |= {PickParams: ("beside",), EvaluateParams: ("cam_ids",)}
+    for schema, names in lists.items():
+        for name in names:
+            for word in ("none", "None", "[]"):
+                assert getattr(make_params({name: word}, schema), name) == [], (name, word)
+    assert make_params({"drop_genres": ["none"]}).drop_genres == ["none"]
+    assert make_params({"augmentations": "none"}).augmentations == "none"
+    for name in ("img_size", "split_fractions"):  # which must hold numbers
+        with pytest.raises(ConfigError, match=rf"`{name}`: given 'none'; allowed: a list.*: \[\.\.\.\]}}'\.$"):
+            make_params({name: "none"})
+
+
 def test_environment_variables_reach_a_job(papermill, environment, tmp_path):
     import subprocess
     import sys
