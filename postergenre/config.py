@@ -238,8 +238,12 @@ def read_parameters(
     if "deprecated" in given:
         print(given["deprecated"])
     for name, value in given.items():
-        if type(value) is int and isinstance(getattr(params, name, None), str):
-            print(f"`{name}`: got the number {value}; using it as the name '{value}'.{_QUOTED}")
+        kept = getattr(params, name, None)
+        pairs = (
+            zip(value, kept, strict=False) if isinstance(value, list) and isinstance(kept, list) else [(value, kept)]
+        )
+        for number in [one for one, text in pairs if type(one) is int and isinstance(text, str)]:
+            print(f"`{name}`: got the number {number}; using it as the name '{number}'.{_QUOTED}")
     return params
 
 # %% ../nbs/04_config.ipynb #d7e88259

@@ -120,6 +120,10 @@ def as_meant(
         return str(value)
     if value is False and "no" in kinds:  # YAML 1.1 reads `no` as false
         return "no"
+    items = _kinds_of_items(field.annotation)
+    if isinstance(value, list) and str in items:
+        value = [str(item) if type(item) is int else item for item in value]
+        return [_check_text(item) if isinstance(item, str) else item for item in value]
     if not isinstance(value, str):
         return value
     word = value.strip().lower()
@@ -127,8 +131,7 @@ def as_meant(
         return None
     if kinds & {list, dict} and word[:1] in ("[", "{"):
         with contextlib.suppress(YAMLError):
-            return YAML(typ="safe").load(value)
-    items = _kinds_of_items(field.annotation)
+            return as_meant(YAML(typ="safe").load(value), field)
     if items and word in ("none", "null") and "none" not in kinds and not items & {int, float}:
         return []  # even if an item could have that name, which would then be given as [none]
     choices = [kind for kind in kinds if isinstance(kind, str)]

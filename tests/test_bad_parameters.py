@@ -203,6 +203,20 @@ def test_none_is_an_empty_list_where_it_can_only_mean_that():
             make_params({name: "none"})
 
 
+def test_a_number_in_a_list_of_names_is_a_name(capsys):
+    from postergenre.config import read_parameters
+    from postergenre.params import EvaluateParams, PickParams
+
+    assert make_params({"beside": [2026, "a"]}, PickParams).beside == ["2026", "a"]
+    assert make_params({"cam_ids": "[7]"}, EvaluateParams).cam_ids == ["7"]
+    assert make_params({"drop_genres": [1], "ensemble_members": [2]}).ensemble_members == ["2"]
+    read_parameters({"cam_ids": ["a", 7], "n_cam": 3}, EvaluateParams)
+    assert capsys.readouterr().out.startswith("`cam_ids`: got the number 7; using it as the name '7'.")
+    for value in ({"drop_genres": [True]}, {"drop_genres": [1.5]}, {"img_size": ["96", "64"]}):
+        with pytest.raises(ConfigError, match="allowed: "):
+            make_params(value)
+
+
 def test_environment_variables_reach_a_job(papermill, environment, tmp_path):
     import subprocess
     import sys
