@@ -54,6 +54,18 @@ def test_the_commands_name_notebooks_params_and_parameters_that_exist():
         check_command(command)
 
 
+def test_the_command_that_checks_a_params_file_says_where_a_tab_is(tmp_path):
+    (code,) = re.findall(r'`python -c "(import postergenre[^"]+)"`', DOCS["stages"])
+    (tmp_path / "tab.yaml").write_text("n_epochs: 3\n\tseed: 1\n")
+    printed = []
+    for file in ("params/full.yaml", str(tmp_path / "tab.yaml")):
+        command = [sys.executable, "-c", code.replace("params/full.yaml", file)]
+        printed.append(subprocess.run(command, cwd=ROOT, capture_output=True, text=True))
+    assert printed[0].returncode == 0 and "experiment_name='full'" in printed[0].stdout, printed[0].stderr
+    assert printed[1].returncode == 1 and "tab.yaml is not valid YAML" in printed[1].stderr
+    assert "'\\t' that cannot start any token" in printed[1].stderr and "line 2" in printed[1].stderr
+
+
 def test_the_commands_that_jobs_print_exist_too(tmp_path, monkeypatch):
     monkeypatch.setenv("RUNS_PATH", str(tmp_path))
     valid = {"macro_ap": 0.4, "macro_ap_floor": 0.1}
