@@ -59,9 +59,9 @@ def _is_uneven(
     sizes: np.ndarray,  # number of posters in each part
     fractions: np.ndarray,  # fractions of the parts, adding up to 1
 ) -> bool:
-    "Return True if train or valid is empty, or if a part has less than half of what it should have."
+    "Return True if train or valid is empty, or if a part lacks more than a third of its posters, and more than one."
     wanted = fractions * sizes.sum()
-    return bool(((wanted >= 2) & (2 * sizes < wanted)).any() or not sizes[:2].all())
+    return bool((wanted - sizes > np.maximum(1, wanted / 3)).any() or not sizes[:2].all())
 
 # %% ../../nbs/17_data.split.ipynb #2e042fa8
 def split_posters(
@@ -75,9 +75,9 @@ def split_posters(
     shares = np.asarray(fractions, dtype=float)
     groups = table.groupby("group", sort=True)[list(genres)].max()
     parts, findings = _stratify(groups.to_numpy(), shares, seed), []
-    if _is_uneven(np.bincount(parts, minlength=3), shares):
-        counts = groups.sum()
-        rare = counts[counts < 1 / shares[shares > 0].min()]  # a part gets less than one of them
+    counts = groups.sum()
+    rare = counts[counts < 1 / shares[shares > 0].min()]  # a part gets less than one of them
+    if len(rare) and _is_uneven(np.bincount(parts, minlength=3), shares):
         parts = _stratify(groups.drop(columns=rare.index).to_numpy(), shares, seed)
         names = summarize_names((f"{genre} ({count})" for genre, count in rare.items()), 5)
         findings = [Finding("genres too rare to be stratified", len(rare), names, "posters distributed evenly")]
