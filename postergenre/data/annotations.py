@@ -29,7 +29,9 @@ _LAYOUT = (
 )
 SPLITS = ("train", "valid", "test")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".xlsx")  # the first that exists is read
-_SPLIT_NAME = re.compile(r"(train|val|valid|validation|dev|test|eval|holdout)[ _.-]?(df|set|data|labels|split)?")
+_SPLIT_NAME = re.compile(  # train, val2017, labels_test, test-data
+    r"(.*[ _.-])?(train(ing|val)?|val(id|idation)?|dev|test(ing)?|eval|holdout)(df|set|data|split)?\d*([ _.-].*)?"
+)
 
 
 def _tables_in(
@@ -50,14 +52,19 @@ def _find_tables(
     "Return the annotation files by split, `train.csv` under an empty key; raise `FileNotFoundError` if one is missing."
     found = {name: paths[0] for name, paths in _tables_in(root).items()}
     given = {split: found[f"{split}_df"] for split in SPLITS if f"{split}_df" in found}
+    parts = [path for name, path in found.items() if _SPLIT_NAME.fullmatch(name)]
     if given and not {"train", "valid"} <= set(given):
         there, wanted = summarize_names(path.name for path in given.values()), "train_df.csv and valid_df.csv"
+        others = summarize_names(path.name for path in parts if path not in (*given.values(), found.get("train")))
+        hint = f", name {others} so" if others else ""
         raise FileNotFoundError(
-            f"{root} has {there}, but a split needs both {wanted}. Add what is missing, or remove {there}."
+            f"{root} has {there}, but a split needs both {wanted}. Add what is missing{hint}, or remove {there}."
         )
     if not given and "train" not in found:
         others = summarize_names((path.name for path in found.values()), 5)
-        hint = f" It has {others}: rename the table to train.csv." if others else ""
+        way = "rename the table to train.csv"
+        way = "name the files of a split train_df.csv, valid_df.csv and test_df.csv" if len(parts) > 1 else way
+        hint = f" It has {others}: {way}." if others else ""
         raise FileNotFoundError(f"There are no annotations in {root}.{hint} {_LAYOUT}")
     return given or {"": found["train"]}
 
@@ -236,7 +243,7 @@ def _picture_hint(
     if not missing:
         return ""
     if not pictures:
-        return "Images/ has no pictures"
+        return f"Images/ has no file with the ending of a picture, such as .jpg"
     alike = {plain_name(name).lstrip("0"): path for name, path in pictures.items()}
     shown = next((name for name in missing if plain_name(name).lstrip("0") in alike), missing[0])
     path = alike.get(plain_name(shown).lstrip("0"), next(iter(pictures.values())))
@@ -256,11 +263,9 @@ def read_rows(
     files = _find_tables(root)
     pictures, findings = _find_pictures(root)
     read = {split: read_table(path, how, pictures) for split, path in files.items()}
-    if not any(len(table.ids) for table in read.values()):
-        names = " and ".join(path.name for path in files.values())
-        raise ValueError(
-            f"{names} {'has' if len(files) == 1 else 'have'} no rows below the header. Add one per poster."
-        )
+    if empty := [table.name for split, table in read.items() if split != "test" and not len(table.ids)]:
+        have = "has" if len(empty) == 1 else "have"
+        raise ValueError(f"{' and '.join(empty)} {have} no rows below the header. Add one per poster.")
     joined = _join_tables(root, read, drop_genres)
     table = joined.table
     if without := sorted(set(pictures) - set(table["Id"])):

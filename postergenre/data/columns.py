@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 
 from .genres import FLAGS, genres_from_flags, genres_from_text
+from .images import ENDINGS
 from .tables import Finding, read_table_file, summarize_names
 from ..errors import nearest
 
 # %% ../../nbs/14_data.columns.ipynb #d41ec6e6
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # endings of pictures
 _ID_NAMES = (
     "id imdb imdbid ttid tconst movieid filmid posterid imageid imgid pictureid filename file image img picture poster "
     "imagename imgname picturename imagefile imgfile posterfile imagepath imgpath posterpath filepath path"
@@ -67,7 +67,7 @@ def _picture_name(
 ) -> str:
     "Return the file name without folders and without the ending of a picture."
     stem, ending = os.path.splitext(re.split(r"[\\/]", text)[-1])
-    return stem if ending.lower() in _SUFFIXES else stem + ending
+    return stem if ending.lower() in ENDINGS else stem + ending
 
 # %% ../../nbs/14_data.columns.ipynb #a8b5e9c9
 def _share_of_pictures(

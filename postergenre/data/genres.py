@@ -20,7 +20,11 @@ from .tables import Finding
 
 # %% ../../nbs/13_data.genres.ipynb #d1fbce79
 # how programs write a missing value
-_MISSING = frozenset({"", "nan", "none", "null", "<na>", "\\n", "(no genres listed)"})
+_MISSING = frozenset(
+    {"", "nan", "nat", "none", "null", "na", "<na>", "#na", "#n/a", "\\n", "-", "--", "?", "(no genres listed)"}
+)
+# what a program prints for a collection, such as array(['Action'], dtype=object) or dict_keys(['Action'])
+_PRINTED = re.compile(r"[A-Za-z_][\w.]*\(\s*([\[({].*[\])}])?\s*(,\s*\w+=.*)?\)", re.DOTALL)
 _TOKENS = {tokenize.STRING, tokenize.NUMBER, tokenize.OP, tokenize.NAME}
 
 
@@ -62,13 +66,15 @@ def _list_items(
     text: str,  # cell without surrounding spaces
 ) -> list[str] | None:
     "Return the names in a list, or None if the cell is not a list; raise `ValueError` if the list is malformed."
-    if array := re.fullmatch(r"array\((.*?)(,\s*dtype=.*)?\)", text, re.DOTALL):
-        text = array[1]
+    if printed := _PRINTED.fullmatch(text):
+        text = printed[1] or "[]"
     if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'":  # 'Action', 'Comedy'
         text = f"[{text}]"
+    refused = ValueError(f"genres are written {text!r}; allowed: A|B, or a list such as ['A', 'B']")
+    if re.fullmatch(r"b(['\"]).*\1", text):
+        raise refused
     if text[:1] not in ("[", "(", "{"):
         return None
-    refused = ValueError(f"genres are written {text!r}; allowed: A|B, or a list such as ['A', 'B']")
     try:
         value = json.loads(text) if '"' in text and "'" not in text else _parse_list(text)
     except (ValueError, SyntaxError, TypeError, tokenize.TokenError, RecursionError, MemoryError):
@@ -135,11 +141,11 @@ def _unseparated_cells(
 ) -> tuple[str, list[int]] | None:
     "Return another mark that may separate genres, and the rows with it; None if no mark is likely."
     cells = {row: text for row, text in plain.items() if text.lower() not in _MISSING and text.upper() != "N/A"}
-    for mark in ("/", "+", "&", "\\", "、", "，", "·", "#", ":", "_", "-", " "):
+    for mark in ("/", "+", "&", "\\", ">", "~", "^", "*", "、", "，", "·", "#", ":", "_", " and ", ".", "-", " "):
         parted = {row: [part.strip() for part in text.split(mark) if part.strip()] for row, text in cells.items()}
         several = [row for row, parts in parted.items() if len(parts) > 1]
         names = {part for parts in parted.values() for part in parts}
-        if several and 2 * len(several) >= len(cells) and (len(several) == len(cells) or len(names) < len(cells)):
+        if several and (len(several) == len(cells) or len(names) < len(cells)):
             return mark, several
     return None
 

@@ -103,7 +103,7 @@ def read_file(
         raise PosterError(f"is {kinds.get(stat.S_IFMT(status.st_mode), 'a device')}, not a file")
     if status.st_size > _MAX_BYTES:
         raise PosterError(f"has {status.st_size / 1e6:,.0f} MB; the limit is {_MAX_BYTES / 1e6:,.0f}. Save it smaller")
-    return Path(path).read_bytes()
+    return Path(path).read_bytes() if status.st_size else b""  # files of the kernel have no size, and may never end
 
 # %% ../../nbs/10_data.images.ipynb #31a6c0da
 _SPACES = {"RGB": "RGB", "RGBA": "RGB", "CMYK": "CMYK", "L": "GRAY"}  # Pillow's mode: colour space in the profile
@@ -268,8 +268,8 @@ def is_picture(
     named_so = str(path).lower().endswith(ENDINGS)
     if not os.path.isfile(path):
         return named_so and not os.path.exists(path)  # a broken link stands for a lost picture
-    if named_so:
-        return True
+    if named_so or not os.path.getsize(path):
+        return named_so
     try:
         with open(path, "rb") as file:
             _open_image(file).close()

@@ -95,9 +95,13 @@ def _decode_text(
             raise ValueError(f"begins as {encoding.upper()}, but the rest is something else ({error.reason})") from None
     _check_one_encoding(content)
     try:
-        return content.decode("cp1252"), "Latin-1"  # Latin-1 with the quotation marks of Windows
+        text = content.decode("cp1252")  # Latin-1 with the quotation marks of Windows
     except UnicodeDecodeError:
-        return content.decode("latin-1"), "Latin-1"
+        text = content.decode("latin-1")
+    # no Western text has four such letters in a row, two such signs together, or a control character
+    if strange := re.search(r".{0,20}([¡-ÿ]{4}|[ƒ‚ˆ‰†‡˜].?[ƒ‚ˆ‰†‡˜]|[\x80-\x9f]).{0,20}", text):
+        raise ValueError(f"is neither UTF-8 nor Latin-1: as Latin-1, it holds {strange[0]!r}. Save it as UTF-8")
+    return text, "Latin-1"
 
 # %% ../../nbs/12_data.tables.ipynb #b467dd06
 def _check_one_encoding(
