@@ -243,7 +243,7 @@ def _picture_hint(
     if not missing:
         return ""
     if not pictures:
-        return f"Images/ has no file with the ending of a picture, such as .jpg"
+        return "Images/ has no file with the ending of a picture, such as .jpg"
     alike = {plain_name(name).lstrip("0"): path for name, path in pictures.items()}
     shown = next((name for name in missing if plain_name(name).lstrip("0") in alike), missing[0])
     path = alike.get(plain_name(shown).lstrip("0"), next(iter(pictures.values())))

@@ -95,8 +95,10 @@ def _check_types(
         if isinstance(default, tuple):
             n, number = len(default), float | None if None in default else float
             allowed = Annotated[list[number], Field(min_length=n, max_length=n)]
-        elif default is None:  # torch decides
+        elif name in ("foreach", "fused"):
             allowed = bool | None
+        elif default is None:
+            continue  # torch decides
         else:
             allowed = bool if isinstance(default, bool) else float
         check_arguments("optimizer_kwargs", allowed, **{name: list(value) if isinstance(value, tuple) else value})
