@@ -110,7 +110,7 @@ def _last_map(
     maps = [
         (module, output, layout)
         for module, output in reversed(outputs)
-        if modules.count(module) == 1 and (layout := _layout_of(output, backbone, given))
+        if modules.count(module) == 1 and (layout := _layout_of(output, backbone, given)) and output.requires_grad
     ]
     if not maps:
         raise ConfigError(
