@@ -39,11 +39,11 @@ class StudyRecipeParams(Schema):
 
 
 def finished_runs(plan: Plan) -> dict[str, list[PlannedRun]]:
-    "Return the runs of the head and of each finished variant; raise `ConfigError` if none is finished."
+    "Return the runs of the head and of each finished variant; raise `ConfigError` if the base is not finished."
     table, _ = measured_variants(plan)
-    if not (table["state"] == "finished").any():
+    if table.loc["base", "state"] != "finished":
         raise ConfigError(
-            f"No variant of {plan.origin} is finished. Train its runs first: see the top of the notebook."
+            f"The base of {plan.origin} is not finished. Train the runs first: see the top of the notebook."
         )
     variants = {name: runs for name, runs in planned_runs(plan).items() if table.loc[name, "state"] == "finished"}
     return {"head": plan.heads, **variants}

@@ -298,11 +298,11 @@ def write_params_file(
 def params_digest(
     path: Path,  # file from `write_params_file`
 ) -> str | None:
-    "Return the SHA-256 of a params file without the name of the run, which may change; None if there is no file."
+    "Return the SHA-256 of all parameters in a file but the name of the run, which may change; None without a file."
     if not path.is_file():
         return None
-    lines = [line for line in path.read_bytes().splitlines() if not line.startswith(b"experiment_name:")]
-    return hashlib.sha256(b"\n".join(lines)).hexdigest()
+    values = YAML(typ="safe").load(path.read_bytes())
+    return hashlib.sha256(repr(sorted({**values, "experiment_name": ""}.items())).encode()).hexdigest()
 
 # %% ../nbs/04_config.ipynb #f881586d
 _PLACES = ("num_workers", "cache", "cache_path", "cache_limit", "n_processes", "n_nodes", "node_rank", "rendezvous")

@@ -101,7 +101,13 @@ def exit_code(request, own_runs):
     "Calls a function in another process, with this environment; returns the exit code, which is negative for a signal."
     if sys.platform == "linux":  # a fork saves the seconds of the imports
         in_fork = request.getfixturevalue("in_fork")
-        return lambda function, *given: in_fork(function, *given, environment=dict(os.environ)).returncode
+
+        def fork(function, *given) -> int:
+            done = in_fork(function, *given, environment=dict(os.environ))
+            print(done.stderr)
+            return done.returncode
+
+        return fork
 
     def call(function, *given) -> int:
         process = multiprocessing.get_context("spawn").Process(target=function, args=given)

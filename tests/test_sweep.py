@@ -185,7 +185,7 @@ def test_the_study_compares_each_run_with_its_own_head(folded):
 
 def test_the_study_shows_no_result_of_another_sweep(place):
     plan = make_plan(write_sweep(place, "untrained", "untrained.yaml", head=str(place / "base.yaml")))
-    with pytest.raises(ConfigError, match="No variant of .*untrained.yaml is finished"):
+    with pytest.raises(ConfigError, match="The base of .*untrained.yaml is not finished"):
         study_recipe.measure_stages(plan)
 
 

@@ -30,7 +30,8 @@ _LAYOUT = (
 SPLITS = ("train", "valid", "test")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".xlsx")  # the first that exists is read
 _SPLIT_NAME = re.compile(  # train, val2017, labels_test, test-data
-    r"(.*[ _.-])?(train(ing|val)?|val(id|idation)?|dev|test(ing)?|eval|holdout)(df|set|data|split)?\d*([ _.-].*)?"
+    r"(.*[ _.-])?(train(ing|val)?|val(id|idation)?|dev|test(ing)?|eval|holdout)"
+    r"(df|set|data|labels|split)?\d*([ _.-].*)?"
 )
 
 
@@ -56,7 +57,7 @@ def _find_tables(
     if given and not {"train", "valid"} <= set(given):
         there, wanted = summarize_names(path.name for path in given.values()), "train_df.csv and valid_df.csv"
         others = summarize_names(path.name for path in parts if path not in (*given.values(), found.get("train")))
-        hint = f", name {others} so" if others else ""
+        hint = f", rename {others} to match" if others else ""
         raise FileNotFoundError(
             f"{root} has {there}, but a split needs both {wanted}. Add what is missing{hint}, or remove {there}."
         )

@@ -23,8 +23,10 @@ from .tables import Finding
 _MISSING = frozenset(
     {"", "nan", "nat", "none", "null", "na", "<na>", "#na", "#n/a", "\\n", "-", "--", "?", "(no genres listed)"}
 )
-# what a program prints for a collection, such as array(['Action'], dtype=object) or dict_keys(['Action'])
-_PRINTED = re.compile(r"[A-Za-z_][\w.]*\(\s*([\[({].*[\])}])?\s*(,\s*\w+=.*)?\)", re.DOTALL)
+# what Python prints for a collection, such as array(['Action'], dtype=object), set() or dict_keys(['Action'])
+_COLLECTION = r"(\w+\.)*(array|\w*Index|Series|list|set|frozenset|tuple|deque|dict_keys|dict_values)"
+_PRINTED = re.compile(_COLLECTION + r"\(\s*(?P<items>[\[({].*[\])}])?\s*(,\s*\w+=.*)?\)", re.DOTALL)
+_PRINTED_TEXT = re.compile(r"np\.str_\((?P<text>'[^']*'|\"[^\"]*\")\)")  # an item, as NumPy 2 prints it
 _TOKENS = {tokenize.STRING, tokenize.NUMBER, tokenize.OP, tokenize.NAME}
 
 
@@ -66,8 +68,9 @@ def _list_items(
     text: str,  # cell without surrounding spaces
 ) -> list[str] | None:
     "Return the names in a list, or None if the cell is not a list; raise `ValueError` if the list is malformed."
+    text = _PRINTED_TEXT.sub(r"\g<text>", text)
     if printed := _PRINTED.fullmatch(text):
-        text = printed[1] or "[]"
+        text = printed["items"] or "[]"
     if len(text) > 2 and text[0] == text[-1] and text[0] in "\"'":  # 'Action', 'Comedy'
         text = f"[{text}]"
     refused = ValueError(f"genres are written {text!r}; allowed: A|B, or a list such as ['A', 'B']")
@@ -145,7 +148,8 @@ def _unseparated_cells(
         parted = {row: [part.strip() for part in text.split(mark) if part.strip()] for row, text in cells.items()}
         several = [row for row, parts in parted.items() if len(parts) > 1]
         names = {part for parts in parted.values() for part in parts}
-        if several and (len(several) == len(cells) or len(names) < len(cells)):
+        often = 2 * len(several) >= len(cells) or mark not in ("&", "-", " ")  # marks within names, such as R&B
+        if several and often and (len(several) == len(cells) or len(names) < len(cells)):
             return mark, several
     return None
 

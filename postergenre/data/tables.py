@@ -98,12 +98,21 @@ def _decode_text(
         text = content.decode("cp1252")  # Latin-1 with the quotation marks of Windows
     except UnicodeDecodeError:
         text = content.decode("latin-1")
-    # no Western text has four such letters in a row, two such signs together, or a control character
-    if strange := re.search(r".{0,20}([¡-ÿ]{4}|[ƒ‚ˆ‰†‡˜].?[ƒ‚ˆ‰†‡˜]|[\x80-\x9f]).{0,20}", text):
-        raise ValueError(f"is neither UTF-8 nor Latin-1: as Latin-1, it holds {strange[0]!r}. Save it as UTF-8")
+    _check_western(text)
     return text, "Latin-1"
 
 # %% ../../nbs/12_data.tables.ipynb #b467dd06
+def _check_western(
+    text: str,  # decoded as Latin-1
+) -> None:
+    "Raise `ValueError` if half of the accented letters and signs are such as Western texts hardly have."
+    runs = re.findall(r"[^\x00-\x7f]+", text)
+    # different ones in a row, in Cyrillic and Chinese; the first byte of Japanese; control characters
+    strange = [run for run in runs if len(run) > 3 and len({*run.lower()}) > 1 or re.match("[ƒˆ˜\x80-\x9f]", run)]
+    if runs and 2 * len(strange) >= len(runs):
+        raise ValueError(f"is not written in UTF-8, and read as Latin-1 it holds {strange[0][:20]!r}. Save it as UTF-8")
+
+
 def _check_one_encoding(
     content: bytes,  # text that is not entirely UTF-8
 ) -> None:

@@ -234,7 +234,7 @@ def load_stage(
     return pd.concat([moved, report], ignore_index=True) if len(moved) else report
 
 # %% ../../nbs/25_model.weights.ipynb #6a2c0912
-_OLDER = b"\x80\x02\x8a\nl\xfc\x9cF\xf9"  # begin of a file that is not a zip file, from torch.save
+_PICKLE = b"\x80"  # begin of a file that is not a zip file, from torch.save
 
 
 def _problem_of(
@@ -246,7 +246,7 @@ def _problem_of(
         begin = file.read(12)
     if not begin:
         return "it is empty"
-    if path.suffix != ".safetensors" and not begin.startswith((b"PK", _OLDER)):
+    if path.suffix != ".safetensors" and not begin.startswith((b"PK", _PICKLE)):
         return f"it is another kind of file, which begins with {begin!r}"
     if re.search("weights.only", str(error), re.IGNORECASE):
         return "it contains code, such as an entire model, and code in files is never run"

@@ -92,7 +92,7 @@ def read_run_params(
     try:
         params = read_params_file(path)
         if not params.model_fields_set or digest not in (None, params_digest(path)):
-            raise ConfigError("it is incomplete, or was changed after the run began")
+            raise ConfigError("it is incomplete, or was changed after the run began. Restore it if you can")
         return params.model_copy(update={"experiment_name": folder.name})
     except (ConfigError, FileNotFoundError, UnicodeDecodeError) as error:
         raise ConfigError(f"runs/{folder.name}/params.yaml cannot be read: {error}. {RETRAIN}") from None
