@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.util import tensor_util
 
-from postergenre.config import make_params, run_folder, write_params_file
+from postergenre.config import make_params, params_digest, run_folder, write_params_file
 from postergenre.data.split import targets_of
 from postergenre.errors import ConfigError
 from postergenre.train import loop, trackers
@@ -162,6 +162,9 @@ def test_steps_that_are_logged_go_on_when_epochs_get_shorter(monkeypatch):
         train_run(make_params(given))
     params = make_params({**given, "num_iteration_on_epoch": 2})  # as if three times as many processes shared an epoch
     write_params_file(run_folder(params) / "params.yaml", params)
+    begun = run_folder(params) / "run.json"
+    digest = params_digest(begun.with_name("params.yaml"))
+    begun.write_text(json.dumps({**json.loads(begun.read_text()), "params_sha256": digest}))
     run = train_run(params)
     assert (run.step, run.steps_taken) == (6, 14)
     events = logged(run.folder)
