@@ -126,6 +126,8 @@ def plot_sizes(table: pd.DataFrame) -> Figure:
     if low.notna().all():
         axes.errorbar(means.index, means["both"], [low.clip(0), high.clip(0)], fmt="none", color="C2", capsize=3)
     axes.set_xscale("log")
+    axes.set_xticks(means.index, [f"{n:,}" for n in means.index])
+    axes.minorticks_off()
     axes.set_xlabel("training posters of the words")
     axes.set_ylabel("macro AP")
     axes.legend()
