@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 import time
 
@@ -161,8 +162,8 @@ def test_posters_are_dropped_pasted_and_given_several_at_once(page, visit, shown
 
 def test_a_later_visitor_finds_a_page_of_their_own_that_is_ready(browser, visit):
     "The server keeps a kernel that has run the page; each visitor gets one of their own."
-    seconds, limit = [visit[2]], max(5, visit[2] / 2)
-    while len(seconds) < 10 and (len(seconds) == 1 or min(seconds[1:]) > limit):
+    seconds, limit = [], max(5, visit[2] / 2)
+    while len(seconds) < 9 and min(seconds, default=math.inf) > limit:
         time.sleep(5)  # until the next kernel is ready
         started, other = time.monotonic(), browser.new_page()
         other.goto(visit[0], timeout=90_000)
@@ -170,5 +171,5 @@ def test_a_later_visitor_finds_a_page_of_their_own_that_is_ready(browser, visit)
         seconds.append(time.monotonic() - started)
         assert other.locator("[data-click]").count() == 0  # nothing of other visitors
         other.close()
-    print(f"the first visitor waited {visit[2]:.1f} s, a later one {min(seconds[1:]):.1f} s")
-    assert min(seconds[1:]) < limit, seconds
+    print(f"the first visitor waited {visit[2]:.1f} s, a later one {min(seconds):.1f} s")
+    assert min(seconds) <= limit, seconds

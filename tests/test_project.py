@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import LONG, ROOT
 
 from bench.params import BenchParams
 from postergenre import config, params
@@ -107,6 +107,10 @@ def test_a_page_about_runs_opens_without_torch(page):
     heavy = ("torch", "timm", "sklearn", "scipy.stats", "cv2")
     code = f"import sys, postergenre.pages.{page}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_files_that_pytest_starts_first_are_there():
+    assert [name for name in LONG if not (ROOT / "tests" / f"test_{name}.py").is_file()] == []
 
 
 def test_a_prediction_starts_without_libraries_that_only_others_need():

@@ -113,6 +113,8 @@ def test_parameters_that_were_cut_between_lines_or_changed_are_refused(run):
         for name in ("train", "swa", "export", "evaluate"):
             with pytest.raises(ConfigError, match=r"runs/run/params\.yaml cannot be read: it is incomplete, or was"):
                 job(name)
+    (run / "params.yaml").write_text(f"# a remark\n{written}")
+    job("train")
 
 
 def test_a_finished_run_is_shown_and_evaluated_without_its_state(run, capsys):

@@ -183,6 +183,12 @@ def test_the_study_compares_each_run_with_its_own_head(folded):
     assert len(study_recipe.plot_frontier(folded, table).axes[0].lines) == 3
 
 
+def test_the_study_measures_the_recipe_on_test_posters_for_good(folded):
+    table = study_recipe.tested(folded)
+    assert sorted(table.index) == ["full", "full and head", "head"] and table["macro_ap"].between(0, 1).all()
+    assert json.loads((folded.folder / "choice.json").read_text())["variant"] == "base"
+
+
 def test_the_study_shows_no_result_of_another_sweep(place):
     plan = make_plan(write_sweep(place, "untrained", "untrained.yaml", head=str(place / "base.yaml")))
     with pytest.raises(ConfigError, match="The base of .*untrained.yaml is not finished"):

@@ -41,7 +41,7 @@ def train(name: str, values: dict) -> None:
     "Train a run, and note what this process sees of it."
     run = prepare(make_params({**values, "experiment_name": name}))
     seen = []
-    for _ in range(8 if name == "pair" else 0):  # epochs, before the first
+    for _ in range(8 if name == "pair" else 0):  # epochs, before the first; those of other runs are not looked at
         seen += [indices.tolist() for _, _, indices in run.train_loader]
     run.sampler.draw = 0
     history = fit(run)
